@@ -1,0 +1,138 @@
+// Whole models: their shards, true shapes, and GGUF -> safetensors.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dequant/dequant.h"
+#include "dequant/gguf.h"
+#include "dequant/safetensors.h"
+
+namespace dequant {
+
+/// A tensor and the shard that holds it.
+struct ModelTensor {
+  const GgufFile* file;
+  const TensorInfo* info;
+};
+
+/// Every file of a model, open and checked against each other.
+class ModelFiles {
+ public:
+  /// `path` is a GGUF file, any shard `NAME-00001-of-0000N.gguf` of a set, or a
+  /// folder that holds one model. Throws Error that names the shard.
+  static ModelFiles Open(const std::string& path);
+
+  const std::vector<GgufFile>& files() const { return files_; }
+  /// In the order of the shards and their tables.
+  const std::vector<ModelTensor>& tensors() const { return tensors_; }
+  /// The entry of the first shard that has it; nullptr if none does.
+  const KeyValue* Find(std::string_view key) const;
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+  /// Throws Error if a shard has changed since Open.
+  void CheckUnchanged() const;
+  /// The shard that `path` leads to, also through links; nullptr if none.
+  const GgufFile* Holds(const std::string& path) const;
+
+ private:
+  std::vector<GgufFile> files_;
+  std::vector<ModelTensor> tensors_;
+  std::vector<std::string> warnings_;
+};
+
+/// Where a tensor's shape came from.
+enum class ShapeSource {
+  kDims,       ///< the file's dims, reversed
+  kOrigShape,  ///< the key comfy.gguf.orig_shape.NAME
+  kReference,  ///< --like or --shapes
+};
+std::string_view Name(ShapeSource s);  ///< "dims", "orig_shape", "reference"
+
+struct ResolvedShape {
+  std::vector<uint64_t> shape;  ///< outermost first
+  ShapeSource source;
+  std::vector<uint64_t> file_shape;  ///< what the file alone says
+  ShapeSource file_source;           ///< kDims or kOrigShape
+};
+
+/// Shapes that an outside reference gives, by tensor name.
+struct ShapeReference {
+  std::string file;  ///< for messages
+  std::map<std::string, std::vector<uint64_t>, std::less<>> shapes;
+
+  /// --like: a safetensors file, or the .index.json of a sharded one.
+  static ShapeReference FromSafetensors(const std::string& path);
+  /// --shapes: {"NAME": [1, 6, 3072], ...}
+  static ShapeReference FromJson(const std::string& path);
+};
+
+/// The true shape of a tensor: reference, then orig_shape key, then the dims.
+/// Throws Error naming the tensor and both shapes if the counts disagree.
+ResolvedShape ResolveShape(const ModelFiles& model, const ModelTensor& t,
+                           const ShapeReference* reference);
+
+/// A tensor whose reference contradicts the file.
+struct CorrectedShape {
+  std::string name;
+  std::vector<uint64_t> shape;       ///< of the reference
+  std::vector<uint64_t> file_shape;  ///< what would have been used
+  ShapeSource file_source;
+};
+
+/// Where the shapes of a model came from.
+struct ShapeReport {
+  std::map<ShapeSource, uint64_t> counts;
+  std::vector<CorrectedShape> corrected;
+
+  void Add(std::string_view name, const ResolvedShape& r);
+  /// For people, one line each: "62 tensors have only the dims to go by ..."
+  std::vector<std::string> Lines() const;
+};
+
+/// Progress of long work: bytes done of the total. Called on the thread that
+/// asked for the work, about ten times a second. Return false to cancel.
+using ProgressFn = std::function<bool(uint64_t done, uint64_t total)>;
+
+/// What is thrown when a ProgressFn returned false.
+class Cancelled : public Error {
+ public:
+  Cancelled() : Error("", kNoOffset, "", "cancelled") {}
+};
+
+struct ConvertOptions {
+  DType dtype = DType::kF16;  ///< of quantized tensors
+  bool cast_all = false;      ///< plain float tensors too
+  int threads = 0;            ///< 0: all
+  std::optional<ShapeReference> reference;
+  std::string include;  ///< regular expressions that a name must contain, and
+  std::string exclude;  ///< must not; empty: all, none
+  uint64_t max_shard_size = 0;  ///< bytes of data; 0: one file
+  bool force = false;           ///< overwrite the target
+  ProgressFn progress;
+};
+
+/// What a conversion did.
+struct ConvertSummary {
+  std::map<std::string, uint64_t> tensors_per_type;  ///< of the source
+  ShapeReport shapes;
+  uint64_t tensors = 0;
+  std::vector<std::string> skipped;  ///< tensors of unknown type
+  std::vector<std::string> outputs;  ///< files written
+  uint64_t bytes_in = 0;             ///< of tensor data
+  uint64_t bytes_out = 0;            ///< of tensor data
+  double seconds = 0;
+  std::vector<std::string> warnings;
+};
+
+/// Writes every tensor of `in` to `out` with its true shape. Memory does not
+/// grow with the model. Throws Error; then nothing is left behind.
+ConvertSummary Convert(const std::string& in, const std::string& out,
+                       const ConvertOptions& options);
+
+}  // namespace dequant

@@ -1,0 +1,51 @@
+// The face of a block format that src/core sees. A kernel file defines one.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "dequant/dequant.h"
+
+namespace dequant {
+
+/// Dequantizes `blocks` blocks at `src` into `dst`; neither needs alignment.
+using RunFn = void (*)(const uint8_t* src, size_t blocks, uint8_t* dst);
+
+/// A floating-point field of a block. Tests write special values there, and a
+/// block whose fields are all finite cannot give NaN.
+struct ScaleField {
+  enum Kind : uint8_t {
+    kF16,
+    kF32,
+    /// IQ1_M: the top nibbles of four 16-bit words, lowest word first.
+    kF16InTopNibbles,
+  };
+  Kind kind;
+  uint16_t offset;  ///< bytes from the start of the block
+};
+
+/// A type whose values a kernel can compute: a block format, or a plain float
+/// type (blocks of one element).
+struct Format {
+  TypeInfo type;
+  std::span<const ScaleField> scales;
+  /// The scalar reference: one block to type.block_elements values.
+  void (*decode)(const uint8_t* block, float* values);
+  /// The kernel of the target that Highway has chosen.
+  RunFn (*kernel)(DType out);
+};
+
+/// Block layout B as values of T: what one kernel does.
+template <class B, typename T>
+struct Kernel {
+  using Block = B;
+  using Value = T;
+};
+
+/// Defined by the kernel file of block layout B, see kernels/unpack-inl.h.
+template <class B>
+const Format& FormatOf();
+
+}  // namespace dequant

@@ -1,0 +1,225 @@
+// F32 vectors to F32, F16 and BF16 in memory, once per target: rounded once, to
+// nearest even; subnormals kept. Nothing here needs any alignment.
+
+#if defined(DEQUANT_KERNELS_NARROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef DEQUANT_KERNELS_NARROW_INL_H_
+#undef DEQUANT_KERNELS_NARROW_INL_H_
+#else
+#define DEQUANT_KERNELS_NARROW_INL_H_
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "hwy/highway.h"
+#include "kernels/scalar.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// x86 before AVX2 has no instruction for F32 <-> F16.
+#define DEQUANT_NO_F16C (HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSE4)
+
+// The 16 bits of each value in 32-bit lanes. Integer arithmetic: AVX-512's
+// BF16 instruction would flush subnormals. NaN must be canonical already.
+template <class DF, class V>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> Bf16Bits(DF, V v) {
+  const hn::RebindToUnsigned<DF> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+  return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7FFF)), odd));
+}
+
+#if DEQUANT_NO_F16C
+template <class DF, class V>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> F16Bits(DF df, V v) {
+  const hn::RebindToUnsigned<DF> du;
+  const hn::RebindToSigned<DF> di;
+  const auto bits = hn::BitCast(du, v);
+  const auto abs = hn::And(bits, hn::Set(du, 0x7FFFFFFF));
+  const auto sign = hn::ShiftRight<16>(hn::Xor(bits, abs));
+  // Normal: rebias the exponent, round away 13 bits; a carry may give Inf.
+  const auto odd = hn::And(hn::ShiftRight<13>(abs), hn::Set(du, 1));
+  const auto normal =
+      hn::ShiftRight<13>(hn::Add(hn::Add(abs, odd), hn::Set(du, 0xC8000FFF)));
+  // Subnormal: adding 0.5 makes the adder round at bit 2^-24.
+  const auto magic = hn::Set(df, 0.5f);
+  const auto tiny =
+      hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(df, abs), magic)),
+              hn::BitCast(du, magic));
+  const auto special = hn::IfThenElse(
+      hn::RebindMask(du, hn::Gt(hn::BitCast(di, abs), hn::Set(di, 0x7F800000))),
+      hn::Set(du, 0x7E00), hn::Or(hn::Set(du, 0x7C00), sign));
+  const auto finite = hn::Or(
+      sign, hn::IfThenElse(hn::RebindMask(du, hn::Lt(hn::BitCast(di, abs),
+                                                     hn::Set(di, 113 << 23))),
+                           tiny, normal));
+  return hn::IfThenElse(
+      hn::RebindMask(du, hn::Gt(hn::BitCast(di, abs), hn::Set(di, 0x477FFFFF))),
+      special, finite);
+}
+
+template <class DF>
+HWY_INLINE hn::Vec<DF> LoadF16(DF df, const uint8_t* from) {
+  const hn::RebindToUnsigned<DF> du;
+  const hn::Rebind<uint16_t, DF> du16;
+  const auto h = hn::PromoteTo(
+      du, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from)));
+  const auto abs = hn::And(h, hn::Set(du, 0x7FFF));
+  const auto sign = hn::ShiftLeft<16>(hn::Xor(h, abs));
+  // Exponent and mantissa in place, the bias mended by an exact product.
+  const auto value =
+      hn::Mul(hn::BitCast(df, hn::ShiftLeft<13>(abs)), hn::Set(df, 0x1p112f));
+  const auto special = hn::Or(hn::BitCast(du, value), hn::Set(du, 0x7F800000));
+  const auto is_special =
+      hn::RebindMask(du, hn::Gt(hn::BitCast(hn::RebindToSigned<DF>(), abs),
+                                hn::Set(hn::RebindToSigned<DF>(), 0x7BFF)));
+  return hn::BitCast(df, hn::Or(sign, hn::IfThenElse(is_special, special,
+                                                     hn::BitCast(du, value))));
+}
+#endif  // DEQUANT_NO_F16C
+
+// Stores one vector as T.
+template <typename T, class DF, class V>
+HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
+  const hn::Rebind<uint16_t, DF> du16;
+  if constexpr (std::is_same_v<T, float>) {
+    hn::StoreU(v, df, reinterpret_cast<float*>(to));
+  } else if constexpr (std::is_same_v<T, hwy::float16_t>) {
+#if DEQUANT_NO_F16C
+    hn::StoreU(hn::TruncateTo(du16, F16Bits(df, v)), du16,
+               reinterpret_cast<uint16_t*>(to));
+#else
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    hn::StoreU(hn::BitCast(du16, hn::DemoteTo(dh, v)), du16,
+               reinterpret_cast<uint16_t*>(to));
+#endif
+  } else {
+    hn::StoreU(hn::TruncateTo(du16, Bf16Bits(df, v)), du16,
+               reinterpret_cast<uint16_t*>(to));
+  }
+}
+
+// Stores two vectors as T, one after the other; 16-bit results are packed first
+// where that saves instructions.
+template <typename T, class DF, class V>
+HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
+#if HWY_ARCH_X86 && !HWY_HAVE_SCALABLE
+  constexpr bool kPack = std::is_same_v<T, hwy::bfloat16_t> ||
+                         (DEQUANT_NO_F16C && std::is_same_v<T, hwy::float16_t>);
+  if constexpr (kPack) {
+    const hn::Repartition<uint16_t, DF> du16;
+    const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
+#if DEQUANT_NO_F16C
+    if constexpr (std::is_same_v<T, hwy::float16_t>) {
+      hn::StoreU(hn::OrderedDemote2To(du16, hn::BitCast(di, F16Bits(df, lo)),
+                                      hn::BitCast(di, F16Bits(df, hi))),
+                 du16, reinterpret_cast<uint16_t*>(to));
+      return;
+    }
+#endif
+    hn::StoreU(hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
+                                    hn::BitCast(di, Bf16Bits(df, hi))),
+               du16, reinterpret_cast<uint16_t*>(to));
+    return;
+  }
+#endif
+  StoreAs<T>(df, lo, to);
+  StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
+}
+
+// Loads one vector of From as F32; NaN passes through.
+template <typename From, class DF>
+HWY_INLINE hn::Vec<DF> LoadAs(DF df, const uint8_t* from) {
+  if constexpr (std::is_same_v<From, float>) {
+    return hn::LoadU(df, reinterpret_cast<const float*>(from));
+  } else if constexpr (std::is_same_v<From, hwy::float16_t>) {
+#if DEQUANT_NO_F16C
+    return LoadF16(df, from);
+#else
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    const hn::Rebind<uint16_t, DF> du16;
+    return hn::PromoteTo(
+        df, hn::BitCast(
+                dh, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from))));
+#endif
+  } else {
+    const hn::Rebind<uint16_t, DF> du16;
+    const hn::RebindToUnsigned<DF> du;
+    return hn::BitCast(
+        df, hn::ShiftLeft<16>(hn::PromoteTo(
+                du, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from)))));
+  }
+}
+
+// The same two for one value.
+template <typename From>
+HWY_INLINE float LoadScalar(const uint8_t* from) {
+  if constexpr (std::is_same_v<From, float>) {
+    return std::bit_cast<float>(Load32(from));
+  } else if constexpr (std::is_same_v<From, hwy::float16_t>) {
+    return F16ToF32(from);
+  } else {
+    return Bf16ToF32(Load16(from));
+  }
+}
+template <typename T>
+HWY_INLINE void StoreScalar(float f, uint8_t* to) {
+  if constexpr (std::is_same_v<T, float>) {
+    uint32_t bits = std::bit_cast<uint32_t>(f);
+    if (!IsFiniteF32(bits) && (bits & 0x7FFFFF)) bits = 0x7FC00000;
+    std::memcpy(to, &bits, sizeof(bits));
+  } else {
+    const uint16_t bits =
+        std::is_same_v<T, hwy::float16_t> ? F32ToF16(f) : F32ToBf16(f);
+    std::memcpy(to, &bits, sizeof(bits));
+  }
+}
+
+// n values of From to T, NaN made canonical.
+template <typename From, typename T>
+HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
+                        uint8_t* HWY_RESTRICT to) {
+  const hn::ScalableTag<float> df;
+  const auto nan = hn::BitCast(
+      df, hn::Set(hn::RebindToUnsigned<decltype(df)>(), 0x7FC00000));
+  const size_t lanes = hn::Lanes(df);
+  for (; n >= lanes; n -= lanes) {
+    const auto v = LoadAs<From>(df, from);
+    StoreAs<T>(df, hn::IfThenElse(hn::IsNaN(v), nan, v), to);
+    from += lanes * sizeof(From);
+    to += lanes * sizeof(T);
+  }
+  for (; n > 0; --n) {
+    StoreScalar<T>(LoadScalar<From>(from), to);
+    from += sizeof(From);
+    to += sizeof(T);
+  }
+}
+
+template <typename T>
+HWY_NOINLINE void ConvertBlock(const uint8_t* from, size_t n, uint8_t* to) {
+  Convert<float, T>(from, n, to);
+}
+
+// The kernel of a plain type: values of its own type are copied.
+template <typename From, typename T>
+HWY_INLINE void Plain(const uint8_t* HWY_RESTRICT from, size_t n,
+                      uint8_t* HWY_RESTRICT to) {
+  if constexpr (std::is_same_v<From, T>) {
+    std::memcpy(to, from, n * sizeof(T));
+  } else {
+    Convert<From, T>(from, n, to);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

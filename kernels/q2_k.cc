@@ -1,0 +1,92 @@
+// Q2_K: 256 weights in 84 bytes, 2.625 bits per weight.
+//
+//   byte 0    scales  16 bytes, one per 16 elements: low nibble scale, high
+//                     nibble minimum
+//   byte 16   qs      64 bytes, 2 bits per element; each half of the
+//   super-block
+//                     takes 32 bytes, its elements 32 s + i in bits 2 s of byte
+//                     i
+//   byte 80   d       F16 scale of the scales
+//   byte 82   dmin    F16 scale of the minimums
+//
+//   value = d * scale * q - dmin * minimum, q = 0..3
+//
+// Source: block_q2_K in ggml-common.h, dequantize_row_q2_K in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q2_k.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q2_K_CC_
+#define DEQUANT_KERNELS_Q2_K_CC_
+namespace dequant {
+
+struct Q2_K {
+  static constexpr char kName[] = "Q2_K";
+  static constexpr int32_t kId = 10;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 80},
+                                           {ScaleField::kF16, 82}};
+
+  uint8_t scales[16];
+  uint8_t qs[64];
+  uint8_t d[2];
+  uint8_t dmin[2];
+
+  static void Decode(const Q2_K& b, float* y) {
+    const float d = F16ToF32(b.d), dmin = F16ToF32(b.dmin);
+    for (int i = 0; i < 256; ++i) {
+      const uint8_t s = b.scales[i / 16];
+      const int q = b.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+      y[i] = d * static_cast<float>(s & 15) * static_cast<float>(q) -
+             dmin * static_cast<float>(s >> 4);
+    }
+  }
+};
+static_assert(sizeof(Q2_K) == 84);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q2_K> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q2_K& b, Sink& sink) {
+    const U8x16 scales = Load16Bytes(b.scales);
+    float scale[16], offset[16];
+    Scales16(Signed(LowNibbles(scales)), Half(b.d), scale);
+    Scales16(Signed(HighNibbles(scales)), -Half(b.dmin), offset);
+    for (int half = 0; half < 2; ++half) {
+      const U8x16 q0 = Load16Bytes(b.qs + 32 * half);
+      const U8x16 q1 = Load16Bytes(b.qs + 32 * half + 16);
+      Row<0>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
+      Row<1>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
+      Row<2>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
+      Row<3>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
+    }
+  }
+
+  // Elements 32 kRow to 32 kRow + 31 of one half.
+  template <int kRow, class Sink>
+  HWY_INLINE static void Row(U8x16 q0, U8x16 q1, const float* scale,
+                             const float* offset, Sink& sink) {
+    constexpr int i = 2 * kRow;
+    sink(Signed(Field<i, 2>(q0)), scale[i], offset[i]);
+    sink(Signed(Field<i, 2>(q1)), scale[i + 1], offset[i + 1]);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q2_K>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,107 @@
+// Q3_K: 256 weights in 110 bytes, 3.4375 bits per weight.
+//
+//   byte 0     hmask   32 bytes; bit r of byte i is bit 2 of element 32 r + i
+//   byte 32    qs      64 bytes, 2 bits per element; each half of the
+//   super-block
+//                      takes 32 bytes, its elements 32 s + i in bits 2 s of
+//                      byte i
+//   byte 96    scales  16 scales of 6 bits: the low nibbles of scales 0-7 in
+//   the
+//                      low and of 8-15 in the high nibbles of bytes 0-7; bits
+//                      4-5 of scale 4 k + j in bits 2 k of byte 8 + j
+//   byte 108   d       F16 scale of the scales
+//
+//   value = d * (scale - 32) * (q - 4), q = 0..7
+//
+// Source: block_q3_K in ggml-common.h, dequantize_row_q3_K in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q3_k.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q3_K_CC_
+#define DEQUANT_KERNELS_Q3_K_CC_
+namespace dequant {
+
+struct Q3_K {
+  static constexpr char kName[] = "Q3_K";
+  static constexpr int32_t kId = 11;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 108}};
+
+  uint8_t hmask[32];
+  uint8_t qs[64];
+  uint8_t scales[12];
+  uint8_t d[2];
+
+  static void Decode(const Q3_K& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const int s = i / 16;
+      const int low = s < 8 ? b.scales[s] & 15 : b.scales[s - 8] >> 4;
+      const int scale = low | (b.scales[8 + s % 4] >> (s / 4 * 2) & 3) << 4;
+      const int q = (b.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) |
+                    (b.hmask[i % 32] >> (i / 32) & 1) << 2;
+      y[i] = d * static_cast<float>(scale - 32) * static_cast<float>(q - 4);
+    }
+  }
+};
+static_assert(sizeof(Q3_K) == 110);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q3_K> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q3_K& b, Sink& sink) {
+    float scale[16];
+    Scales16(ScaleCodes(b.scales), Half(b.d), scale);
+    Row<0>(b, scale, sink);
+    Row<1>(b, scale, sink);
+    Row<2>(b, scale, sink);
+    Row<3>(b, scale, sink);
+    Row<4>(b, scale, sink);
+    Row<5>(b, scale, sink);
+    Row<6>(b, scale, sink);
+    Row<7>(b, scale, sink);
+  }
+
+  // The 16 scales, 6 bits each.
+  HWY_INLINE static I8x16 ScaleCodes(const uint8_t* s) {
+    const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
+    constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;
+    const uint32_t codes[4] = {
+        (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
+        (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh)};
+    const I8x16 v = hn::LoadU(di8, reinterpret_cast<const int8_t*>(codes));
+    return hn::Sub(v, hn::Set(di8, 32));
+  }
+
+  // Elements 32 kRow to 32 kRow + 31 of the super-block.
+  template <int kRow, class Sink>
+  HWY_INLINE static void Row(const Q3_K& b, const float* scale, Sink& sink) {
+    const uint8_t* qs = b.qs + kRow / 4 * 32;
+    const I8x16 four = hn::Set(di8, 4);
+    for (int i = 0; i < 2; ++i) {
+      const U8x16 low = Field<kRow % 4 * 2, 2>(Load16Bytes(qs + 16 * i));
+      const U8x16 high = Field<kRow, 1, 2>(Load16Bytes(b.hmask + 16 * i));
+      sink(hn::Sub(Signed(hn::Or(low, high)), four), scale[2 * kRow + i]);
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q3_K>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,73 @@
+// Q5_0: 32 weights in 22 bytes, 5.5 bits per weight.
+//
+//   byte 0   d   F16 scale
+//   byte 2   qh  32 bits; bit i is bit 4 of element i
+//   byte 6   qs  16 bytes; low nibbles: elements 0-15, high nibbles: 16-31
+//
+//   value = d * (q - 16), q = 0..31
+//
+// Source: block_q5_0 in ggml-common.h, dequantize_row_q5_0 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q5_0.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q5_0_CC_
+#define DEQUANT_KERNELS_Q5_0_CC_
+namespace dequant {
+
+struct Q5_0 {
+  static constexpr char kName[] = "Q5_0";
+  static constexpr int32_t kId = 6;
+  static constexpr size_t kElements = 32;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qh[4];
+  uint8_t qs[16];
+
+  static void Decode(const Q5_0& b, float* y) {
+    const float d = F16ToF32(b.d);
+    const uint32_t qh = Load32(b.qh);
+    for (int i = 0; i < 16; ++i) {
+      const int lo = (b.qs[i] & 15) | ((qh >> i) & 1) << 4;
+      const int hi = (b.qs[i] >> 4) | ((qh >> (i + 16)) & 1) << 4;
+      y[i] = static_cast<float>(lo - 16) * d;
+      y[i + 16] = static_cast<float>(hi - 16) * d;
+    }
+  }
+};
+static_assert(sizeof(Q5_0) == 22);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q5_0> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q5_0& b, Sink& sink) {
+    const float d = Half(b.d);
+    const U8x16 qs = Load16Bytes(b.qs);
+    // nibble - 16, which is setting the upper four bits, where bit 4 is clear
+    const U8x16 minus16 = hn::Set(du8, 0xF0);
+    const U8x16 lo = hn::IfThenZeroElse(Bits16(b.qh), minus16);
+    const U8x16 hi = hn::IfThenZeroElse(Bits16(b.qh + 2), minus16);
+    sink(Signed(hn::Or(LowNibbles(qs), lo)), d);
+    sink(Signed(hn::Or(HighNibbles(qs), hi)), d);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q5_0>();
+}  // namespace dequant
+#endif

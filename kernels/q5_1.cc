@@ -1,0 +1,75 @@
+// Q5_1: 32 weights in 24 bytes, 6 bits per weight.
+//
+//   byte 0   d   F16 scale
+//   byte 2   m   F16 minimum
+//   byte 4   qh  32 bits; bit i is bit 4 of element i
+//   byte 8   qs  16 bytes; low nibbles: elements 0-15, high nibbles: 16-31
+//
+//   value = d * q + m, q = 0..31
+//
+// Source: block_q5_1 in ggml-common.h, dequantize_row_q5_1 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q5_1.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q5_1_CC_
+#define DEQUANT_KERNELS_Q5_1_CC_
+namespace dequant {
+
+struct Q5_1 {
+  static constexpr char kName[] = "Q5_1";
+  static constexpr int32_t kId = 7;
+  static constexpr size_t kElements = 32;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0},
+                                           {ScaleField::kF16, 2}};
+
+  uint8_t d[2];
+  uint8_t m[2];
+  uint8_t qh[4];
+  uint8_t qs[16];
+
+  static void Decode(const Q5_1& b, float* y) {
+    const float d = F16ToF32(b.d), m = F16ToF32(b.m);
+    const uint32_t qh = Load32(b.qh);
+    for (int i = 0; i < 16; ++i) {
+      const int lo = (b.qs[i] & 15) | ((qh >> i) & 1) << 4;
+      const int hi = (b.qs[i] >> 4) | ((qh >> (i + 16)) & 1) << 4;
+      y[i] = static_cast<float>(lo) * d + m;
+      y[i + 16] = static_cast<float>(hi) * d + m;
+    }
+  }
+};
+static_assert(sizeof(Q5_1) == 24);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q5_1> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q5_1& b, Sink& sink) {
+    const float d = Half(b.d), m = Half(b.m);
+    const U8x16 qs = Load16Bytes(b.qs);
+    const U8x16 plus16 = hn::Set(du8, 16);
+    const U8x16 lo = hn::IfThenElseZero(Bits16(b.qh), plus16);
+    const U8x16 hi = hn::IfThenElseZero(Bits16(b.qh + 2), plus16);
+    sink(Signed(hn::Or(LowNibbles(qs), lo)), d, m);
+    sink(Signed(hn::Or(HighNibbles(qs), hi)), d, m);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q5_1>();
+}  // namespace dequant
+#endif

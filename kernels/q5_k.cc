@@ -1,0 +1,101 @@
+// Q5_K: 256 weights in 176 bytes, 5.5 bits per weight.
+//
+//   byte 0     d       F16 scale of the scales
+//   byte 2     dmin    F16 scale of the minimums
+//   byte 4     scales  8 scales and 8 minimums of 6 bits, one per 32 elements:
+//                      scale j < 4 in bits 0-5 of byte j, minimum j in those of
+//                      byte 4 + j; scale j >= 4 in the low nibble of byte 4 +
+//                      j, minimum j in its high nibble, their bits 4-5 in bits
+//                      6-7 of bytes j - 4 and j
+//   byte 16    qh      32 bytes; bit r of byte i is bit 4 of element 32 r + i
+//   byte 48    qs      128 bytes; of each 32 bytes the low nibbles are 32
+//                      elements, the high nibbles the next 32
+//
+//   value = d * scale * q - dmin * minimum, q = 0..31
+//
+// Source: block_q5_K in ggml-common.h, dequantize_row_q5_K in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q5_k.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/scales_k-inl.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q5_K_CC_
+#define DEQUANT_KERNELS_Q5_K_CC_
+namespace dequant {
+
+struct Q5_K {
+  static constexpr char kName[] = "Q5_K";
+  static constexpr int32_t kId = 13;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0},
+                                           {ScaleField::kF16, 2}};
+
+  uint8_t d[2];
+  uint8_t dmin[2];
+  uint8_t scales[12];
+  uint8_t qh[32];
+  uint8_t qs[128];
+
+  static void Decode(const Q5_K& b, float* y) {
+    const float d = F16ToF32(b.d), dmin = F16ToF32(b.dmin);
+    for (int i = 0; i < 256; ++i) {
+      const ScaleMin s = ScaleMinK(b.scales, i / 32);
+      const int q = (b.qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15) |
+                    (b.qh[i % 32] >> (i / 32) & 1) << 4;
+      y[i] = d * static_cast<float>(s.scale) * static_cast<float>(q) -
+             dmin * static_cast<float>(s.min);
+    }
+  }
+};
+static_assert(sizeof(Q5_K) == 176);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q5_K> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q5_K& b, Sink& sink) {
+    float scale[8], offset[8];
+    ScalesMinsK(b.scales, Half(b.d), Half(b.dmin), scale, offset);
+    Pair<0>(b, scale, offset, sink);
+    Pair<1>(b, scale, offset, sink);
+    Pair<2>(b, scale, offset, sink);
+    Pair<3>(b, scale, offset, sink);
+  }
+
+  // Elements 64 kPair to 64 kPair + 63.
+  template <int kPair, class Sink>
+  HWY_INLINE static void Pair(const Q5_K& b, const float* scale,
+                              const float* offset, Sink& sink) {
+    constexpr int r = 2 * kPair;
+    const U8x16 q0 = Load16Bytes(b.qs + 32 * kPair);
+    const U8x16 q1 = Load16Bytes(b.qs + 32 * kPair + 16);
+    const U8x16 h0 = Load16Bytes(b.qh), h1 = Load16Bytes(b.qh + 16);
+    sink(Code(LowNibbles(q0), Field<r, 1, 4>(h0)), scale[r], offset[r]);
+    sink(Code(LowNibbles(q1), Field<r, 1, 4>(h1)), scale[r], offset[r]);
+    sink(Code(HighNibbles(q0), Field<r + 1, 1, 4>(h0)), scale[r + 1],
+         offset[r + 1]);
+    sink(Code(HighNibbles(q1), Field<r + 1, 1, 4>(h1)), scale[r + 1],
+         offset[r + 1]);
+  }
+  HWY_INLINE static I8x16 Code(U8x16 low, U8x16 high) {
+    return Signed(hn::Or(low, high));
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q5_K>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,92 @@
+// Q6_K: 256 weights in 210 bytes, 6.5625 bits per weight.
+//
+//   byte 0     ql      128 bytes; each half of the super-block takes 64:
+//   elements
+//                      0-63 of the half in the low, 64-127 in the high nibbles
+//   byte 128   qh      64 bytes; each half takes 32: bits 4-5 of its element
+//                      32 s + i in bits 2 s of byte i
+//   byte 192   scales  16 signed bytes, one per 16 elements
+//   byte 208   d       F16 scale of the scales
+//
+//   value = d * scale * (q - 32), q = 0..63
+//
+// Source: block_q6_K in ggml-common.h, dequantize_row_q6_K in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q6_k.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q6_K_CC_
+#define DEQUANT_KERNELS_Q6_K_CC_
+namespace dequant {
+
+struct Q6_K {
+  static constexpr char kName[] = "Q6_K";
+  static constexpr int32_t kId = 14;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 208}};
+
+  uint8_t ql[128];
+  uint8_t qh[64];
+  int8_t scales[16];
+  uint8_t d[2];
+
+  static void Decode(const Q6_K& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const int half = i / 128, j = i % 128;
+      const int q = (b.ql[64 * half + j % 64] >> (j / 64 * 4) & 15) |
+                    (b.qh[32 * half + j % 32] >> (j / 32 * 2) & 3) << 4;
+      y[i] =
+          d * static_cast<float>(b.scales[i / 16]) * static_cast<float>(q - 32);
+    }
+  }
+};
+static_assert(sizeof(Q6_K) == 210);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q6_K> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q6_K& b, Sink& sink) {
+    float scale[16];
+    Scales16(hn::LoadU(di8, b.scales), Half(b.d), scale);
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* ql = b.ql + 64 * half;
+      const float* s = scale + 8 * half;
+      const U8x16 l0 = Load16Bytes(ql), l1 = Load16Bytes(ql + 16);
+      const U8x16 l2 = Load16Bytes(ql + 32), l3 = Load16Bytes(ql + 48);
+      const U8x16 h0 = Load16Bytes(b.qh + 32 * half);
+      const U8x16 h1 = Load16Bytes(b.qh + 32 * half + 16);
+      sink(Code(LowNibbles(l0), Field<0, 2, 4>(h0)), s[0]);
+      sink(Code(LowNibbles(l1), Field<0, 2, 4>(h1)), s[1]);
+      sink(Code(LowNibbles(l2), Field<2, 2, 4>(h0)), s[2]);
+      sink(Code(LowNibbles(l3), Field<2, 2, 4>(h1)), s[3]);
+      sink(Code(HighNibbles(l0), Field<4, 2, 4>(h0)), s[4]);
+      sink(Code(HighNibbles(l1), Field<4, 2, 4>(h1)), s[5]);
+      sink(Code(HighNibbles(l2), Field<6, 2, 4>(h0)), s[6]);
+      sink(Code(HighNibbles(l3), Field<6, 2, 4>(h1)), s[7]);
+    }
+  }
+
+  HWY_INLINE static I8x16 Code(U8x16 low, U8x16 high) {
+    return hn::Sub(Signed(hn::Or(low, high)), hn::Set(di8, 32));
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q6_K>();
+}  // namespace dequant
+#endif

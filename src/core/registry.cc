@@ -1,0 +1,78 @@
+#include "src/core/registry.h"
+
+#include <algorithm>
+#include <cctype>
+#include <vector>
+
+#include "dequant/dequant.h"
+
+namespace dequant {
+
+// The only list of formats. A line declares the block layout that
+// kernels/<name>.cc defines.
+static const Format& (*const kFormats[])() = {
+    &FormatOf<struct F32>,  &FormatOf<struct F16>,  &FormatOf<struct BF16>,
+    &FormatOf<struct Q4_0>, &FormatOf<struct Q4_1>, &FormatOf<struct Q5_0>,
+    &FormatOf<struct Q5_1>, &FormatOf<struct Q8_0>, &FormatOf<struct Q2_K>,
+    &FormatOf<struct Q3_K>, &FormatOf<struct Q4_K>, &FormatOf<struct Q5_K>,
+    &FormatOf<struct Q6_K>,
+};
+
+namespace {
+
+const std::vector<const Format*>& AllFormats() {
+  static const std::vector<const Format*> formats = [] {
+    std::vector<const Format*> list;
+    for (auto* format : kFormats) list.push_back(&format());
+    std::ranges::sort(list, {}, [](const Format* f) { return f->type.id; });
+    return list;
+  }();
+  return formats;
+}
+
+// Types that are only ever copied.
+constexpr TypeInfo kCopied[] = {
+    {"I8", 24, 1, 1, TypeKind::kCopied},  {"I16", 25, 1, 2, TypeKind::kCopied},
+    {"I32", 26, 1, 4, TypeKind::kCopied}, {"I64", 27, 1, 8, TypeKind::kCopied},
+    {"F64", 28, 1, 8, TypeKind::kCopied},
+};
+
+bool SameName(std::string_view a, std::string_view b) {
+  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) {
+    return std::toupper(x) == std::toupper(y);
+  });
+}
+
+}  // namespace
+
+std::span<const Format* const> Formats() { return AllFormats(); }
+
+const Format* FindFormat(int32_t id) {
+  const auto& all = AllFormats();
+  const auto it = std::ranges::lower_bound(
+      all, id, {}, [](const Format* f) { return f->type.id; });
+  return it != all.end() && (*it)->type.id == id ? *it : nullptr;
+}
+
+std::span<const TypeInfo> Types() {
+  static const std::vector<TypeInfo> types = [] {
+    std::vector<TypeInfo> list(std::begin(kCopied), std::end(kCopied));
+    for (const Format* f : Formats()) list.push_back(f->type);
+    std::ranges::sort(list, {}, &TypeInfo::id);
+    return list;
+  }();
+  return types;
+}
+
+const TypeInfo* FindType(int32_t id) {
+  const auto it = std::ranges::find(Types(), id, &TypeInfo::id);
+  return it != Types().end() ? &*it : nullptr;
+}
+
+const TypeInfo* FindType(std::string_view name) {
+  const auto it = std::ranges::find_if(
+      Types(), [&](const TypeInfo& t) { return SameName(t.name, name); });
+  return it != Types().end() ? &*it : nullptr;
+}
+
+}  // namespace dequant

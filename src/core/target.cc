@@ -1,0 +1,83 @@
+#include "src/core/target.h"
+
+#include <cstdlib>
+#include <mutex>
+#include <string_view>
+
+#include "dequant/dequant.h"
+#include "hwy/targets.h"
+
+namespace dequant {
+namespace {
+
+// The targets that kernels were compiled for and this CPU has, best first: in
+// Highway's mask a lower bit is a better target.
+std::vector<int64_t> Usable() { return hwy::SupportedAndGeneratedTargets(); }
+
+int64_t Named(std::string_view name) {
+  for (int64_t t : Usable()) {
+    if (name == hwy::TargetName(t)) return t;
+  }
+  return 0;
+}
+
+struct Choice {
+  std::once_flag once;
+  std::string error;  // of DEQUANT_TARGET
+};
+Choice& Chosen() {
+  static Choice choice;
+  return choice;
+}
+
+}  // namespace
+
+bool ChooseTarget(std::string* error) {
+  Choice& c = Chosen();
+  std::call_once(c.once, [&c] {
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    const char* wanted = std::getenv("DEQUANT_TARGET");
+    if (wanted == nullptr || *wanted == '\0') return;
+    if (const int64_t t = Named(wanted)) {
+      hwy::GetChosenTarget().Update(t);
+      return;
+    }
+    c.error = std::string("DEQUANT_TARGET=") + wanted +
+              ": this CPU and build have only";
+    for (const std::string& t : Targets()) c.error += " " + t;
+  });
+  if (error != nullptr) *error = c.error;
+  return c.error.empty();
+}
+
+const char* Target() {
+  if (static std::string error; !ChooseTarget(&error)) return error.c_str();
+  const size_t index = hwy::GetChosenTarget().GetIndex();
+  for (int64_t t : Usable()) {
+    hwy::ChosenTarget only;
+    only.Update(t);
+    if (only.GetIndex() == index) return hwy::TargetName(t);
+  }
+  return "unknown";
+}
+
+std::vector<std::string> Targets() {
+  std::vector<std::string> names;
+  for (int64_t t : Usable()) names.emplace_back(hwy::TargetName(t));
+  return names;
+}
+
+bool SetTarget(std::string_view name) {
+  ChooseTarget();  // so that the environment can't overrule a later call
+  if (name.empty()) {
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  } else if (const int64_t t = Named(name)) {
+    hwy::GetChosenTarget().Update(t);
+  } else {
+    return false;
+  }
+  Chosen().error.clear();
+  return true;
+}
+
+}  // namespace dequant
