@@ -11,8 +11,13 @@ namespace dequant {
 namespace {
 
 // The targets that kernels were compiled for and this CPU has, best first: in
-// Highway's mask a lower bit is a better target.
-std::vector<int64_t> Usable() { return hwy::SupportedAndGeneratedTargets(); }
+// Highway's mask a lower bit is a better target. Asked once, because
+// SupportedTargets() also chooses the best.
+const std::vector<int64_t>& Usable() {
+  static const std::vector<int64_t> usable =
+      hwy::SupportedAndGeneratedTargets();
+  return usable;
+}
 
 int64_t Named(std::string_view name) {
   for (int64_t t : Usable()) {
@@ -35,7 +40,7 @@ Choice& Chosen() {
 bool ChooseTarget(std::string* error) {
   Choice& c = Chosen();
   std::call_once(c.once, [&c] {
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    hwy::GetChosenTarget().Update(Usable().front());
     const char* wanted = std::getenv("DEQUANT_TARGET");
     if (wanted == nullptr || *wanted == '\0') return;
     if (const int64_t t = Named(wanted)) {
@@ -67,10 +72,21 @@ std::vector<std::string> Targets() {
   return names;
 }
 
+std::vector<std::string> CompiledTargets() {
+  std::vector<std::string> names;
+  for (int64_t left = HWY_TARGETS; left != 0; left &= left - 1) {
+    names.emplace_back(hwy::TargetName(left & -left));
+  }
+  return names;
+}
+
+ScopedTarget::ScopedTarget() : name_(Target()) {}
+ScopedTarget::~ScopedTarget() { SetTarget(name_); }
+
 bool SetTarget(std::string_view name) {
   ChooseTarget();  // so that the environment can't overrule a later call
   if (name.empty()) {
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    hwy::GetChosenTarget().Update(Usable().front());
   } else if (const int64_t t = Named(name)) {
     hwy::GetChosenTarget().Update(t);
   } else {

@@ -1,0 +1,234 @@
+// The registry, the targets, the arguments of a call, the scalar helpers.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#include "dequant/dequant.h"
+#include "dequant/dequant_c.h"
+#include "kernels/scalar.h"
+#include "src/core/registry.h"
+#include "src/core/selftest.h"
+#include "src/core/target.h"
+
+namespace dequant {
+namespace {
+
+// A kernel file without its line in the registry would never run.
+TEST(Registry, ListsEveryKernelFile) {
+  std::set<std::string> files, listed;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           std::string(DEQUANT_SOURCE_DIR) + "/kernels")) {
+    if (entry.path().extension() == ".cc") files.insert(entry.path().stem());
+  }
+  for (const Format* f : Formats()) {
+    std::string name(f->type.name);
+    std::ranges::transform(name, name.begin(),
+                           [](unsigned char c) { return std::tolower(c); });
+    listed.insert(name);
+  }
+  EXPECT_EQ(files, listed);
+}
+
+TEST(Registry, IdsAreUniqueAndSorted) {
+  int32_t last = -1;
+  for (const TypeInfo& t : Types()) {
+    EXPECT_GT(t.id, last);
+    last = t.id;
+    EXPECT_EQ(FindType(t.id), &t);
+    EXPECT_EQ(FindType(t.name), &t);
+  }
+  EXPECT_EQ(FindType(std::string_view("q4_k"))->id, 12);
+  EXPECT_EQ(FindType(4), nullptr);
+  EXPECT_EQ(FindType(-1), nullptr);
+}
+
+// Block sizes as ggml-common.h has them.
+TEST(Registry, SizesAreThoseOfGgml) {
+  struct Size {
+    int32_t id;
+    int64_t elements, bytes;
+  };
+  for (const Size& s : std::vector<Size>{{0, 1, 4},
+                                         {1, 1, 2},
+                                         {30, 1, 2},
+                                         {28, 1, 8},
+                                         {24, 1, 1},
+                                         {25, 1, 2},
+                                         {26, 1, 4},
+                                         {27, 1, 8},
+                                         {2, 32, 18},
+                                         {3, 32, 20},
+                                         {6, 32, 22},
+                                         {7, 32, 24},
+                                         {8, 32, 34},
+                                         {10, 256, 84},
+                                         {11, 256, 110},
+                                         {12, 256, 144},
+                                         {13, 256, 176},
+                                         {14, 256, 210}}) {
+    const TypeInfo* t = FindType(s.id);
+    ASSERT_NE(t, nullptr) << s.id;
+    EXPECT_EQ(t->block_elements, s.elements) << t->name;
+    EXPECT_EQ(t->block_bytes, s.bytes) << t->name;
+    EXPECT_EQ(dequant_block_elements(s.id), s.elements);
+    EXPECT_EQ(dequant_block_bytes(s.id), s.bytes);
+    EXPECT_EQ(dequant_type_name(s.id), t->name);
+  }
+  EXPECT_EQ(dequant_block_elements(99), 0);
+  EXPECT_EQ(dequant_block_bytes(99), 0);
+  EXPECT_EQ(dequant_type_name(99), nullptr);
+}
+
+// What the CPU says of itself, without Highway: no target may go missing.
+TEST(Target, NoneOfThisCpuIsMissing) {
+  std::vector<std::string> want;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bf16") &&
+      __builtin_cpu_supports("avx512vbmi2")) {
+    want.push_back("AVX3_ZEN4");
+  }
+  if (__builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl")) {
+    want.push_back("AVX3");
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    want.push_back("AVX2");
+  }
+  if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("aes")) {
+    want.push_back("SSE4");
+  }
+  want.push_back("SSE2");
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP2) & 2 /* SVE2 */) want.push_back("SVE2");
+  if (getauxval(AT_HWCAP) & (1 << 22) /* SVE */) want.push_back("SVE");
+  want.push_back("NEON_WITHOUT_AES");
+#endif
+  const auto have = Targets();
+  std::string list;
+  for (const std::string& t : have) list += " " + t;
+  std::cout << "targets tested:" << list << "\n";
+  RecordProperty("targets", list);
+  for (const std::string& t : want) {
+    EXPECT_NE(std::ranges::find(have, t), have.end()) << t << " is missing";
+  }
+  for (const std::string& t : have) {
+    const auto all = CompiledTargets();
+    EXPECT_NE(std::ranges::find(all, t), all.end()) << t;
+  }
+}
+
+TEST(Target, IsForcedByName) {
+  const ScopedTarget restore;
+  for (const std::string& t : Targets()) {
+    ASSERT_TRUE(SetTarget(t));
+    EXPECT_EQ(Target(), t);
+    EXPECT_EQ(dequant_target(), t);
+  }
+  const std::string before = Target();
+  EXPECT_FALSE(SetTarget("AVX9000"));
+  EXPECT_EQ(Target(), before);
+  ASSERT_TRUE(SetTarget(""));
+  EXPECT_EQ(Target(), Targets().front());
+}
+
+TEST(Target, SelftestPassesAndRestoresIt) {
+  const ScopedTarget restore;
+  ASSERT_TRUE(SetTarget(Targets().back()));
+  std::ostringstream table;
+  EXPECT_TRUE(Selftest(table)) << table.str();
+  EXPECT_EQ(Target(), Targets().back());
+}
+
+TEST(Dequantize, RefusesWhatItCannotDo) {
+  const uint8_t src[64] = {};
+  float dst[64];
+  const auto f32 = DType::kF32;
+  EXPECT_EQ(Dequantize(2, src, f32, dst, 32), Status::kOk);
+  EXPECT_EQ(Dequantize(4, src, f32, dst, 32), Status::kUnknownType);
+  EXPECT_EQ(Dequantize(-7, src, f32, dst, 32), Status::kUnknownType);
+  EXPECT_EQ(Dequantize(26, src, f32, dst, 32), Status::kNotConvertible);
+  EXPECT_EQ(Dequantize(2, src, static_cast<DType>(12), dst, 32),
+            Status::kBadOutput);
+  EXPECT_EQ(Dequantize(2, src, f32, dst, 31), Status::kPartialBlock);
+  EXPECT_EQ(Dequantize(2, src, f32, dst, -32), Status::kPartialBlock);
+  EXPECT_EQ(Dequantize(2, nullptr, f32, dst, 32), Status::kNullPointer);
+  EXPECT_EQ(Dequantize(2, src, f32, nullptr, 32), Status::kNullPointer);
+  EXPECT_EQ(Dequantize(2, src, f32, dst, 32, -1), Status::kBadThreads);
+  EXPECT_EQ(Dequantize(2, nullptr, f32, nullptr, 0), Status::kOk);
+  EXPECT_EQ(dequant_run(2, src, 0, dst, 32, 0), 0);
+  EXPECT_LT(dequant_run(2, src, 2, dst, 32, 0), 0);
+  for (int code = 1; code > -12; --code) {
+    EXPECT_STRNE(dequant_error_string(code), "");
+  }
+}
+
+// The scalar conversions by the definition of the formats, not by bits.
+TEST(Scalar, HalfToFloatByDefinition) {
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const int exponent = h >> 10 & 31, mantissa = h & 1023;
+    const double sign = h & 0x8000 ? -1 : 1;
+    const float got = F16ToF32(static_cast<uint16_t>(h));
+    if (exponent == 31 && mantissa != 0) {
+      EXPECT_EQ(std::bit_cast<uint32_t>(got), 0x7FC00000u);
+      continue;
+    }
+    double want = sign * INFINITY;
+    if (exponent == 0) want = sign * std::ldexp(mantissa, -24);
+    if (exponent > 0 && exponent < 31) {
+      want = sign * std::ldexp(1024 + mantissa, exponent - 25);
+    }
+    EXPECT_EQ(got, want) << h;
+    EXPECT_EQ(std::signbit(got), std::signbit(want)) << h;
+  }
+}
+
+// Rounding by search: no neighbour is nearer, and a tie goes to the even one.
+TEST(Scalar, FloatToHalfIsTheNearest) {
+  for (uint32_t h = 0; h < 0x7BFF; ++h) {
+    const auto half = static_cast<uint16_t>(h);
+    const float lo = F16ToF32(half);
+    const float hi = F16ToF32(static_cast<uint16_t>(h + 1));
+    const float middle = lo + (hi - lo) / 2;  // exact: 13 spare bits
+    const uint16_t even = h % 2 ? h + 1 : h;
+    for (float sign : {1.f, -1.f}) {
+      const uint16_t bit = sign < 0 ? 0x8000 : 0;
+      EXPECT_EQ(F32ToF16(sign * lo), half | bit);
+      EXPECT_EQ(F32ToF16(sign * middle), even | bit);
+      EXPECT_EQ(F32ToF16(sign * std::nextafterf(middle, 0)), half | bit);
+      EXPECT_EQ(F32ToF16(sign * std::nextafterf(middle, 1e9f)), (h + 1) | bit);
+    }
+  }
+  EXPECT_EQ(F32ToF16(65519.996f), 0x7BFF);
+  EXPECT_EQ(F32ToF16(65520.f), 0x7C00);
+  EXPECT_EQ(F32ToF16(-3e38f), 0xFC00);
+  EXPECT_EQ(F32ToF16(std::bit_cast<float>(0xFF800001)), 0x7E00);
+}
+
+TEST(Scalar, FloatToBf16IsTheNearest) {
+  for (uint32_t h = 0; h < 0x7F80; ++h) {
+    const uint32_t bits = h << 16, even = h % 2 ? h + 1 : h;
+    for (uint32_t sign : {0u, 0x80000000u}) {
+      const auto round = [&](uint32_t b) {
+        return F32ToBf16(std::bit_cast<float>(b | sign)) - (sign >> 16);
+      };
+      EXPECT_EQ(round(bits), h);
+      EXPECT_EQ(round(bits + 0x7FFF), h);
+      EXPECT_EQ(round(bits + 0x8000), even);
+      EXPECT_EQ(round(bits + 0x8001), h + 1);
+    }
+  }
+  EXPECT_EQ(F32ToBf16(std::bit_cast<float>(0xFF800001)), 0x7FC0);
+}
+
+}  // namespace
+}  // namespace dequant

@@ -1,0 +1,228 @@
+// Every kernel against the scalar reference, on bits and on guard pages.
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "src/core/block_gen.h"
+#include "tests/support/float_env.h"
+#include "tests/support/guarded_buffer.h"
+#include "tests/support/kernel_param.h"
+
+namespace dequant {
+namespace {
+
+constexpr size_t kMaxBlocks = 257;
+
+// The first byte that differs, for a message; -1 if none does.
+int64_t FirstDifference(std::span<const uint8_t> a,
+                        std::span<const uint8_t> b) {
+  const auto at = std::ranges::mismatch(a, b).in1;
+  return at == a.end() ? -1 : at - a.begin();
+}
+
+INSTANTIATE_TEST_SUITE_P(All, KernelTest, AllKernels(), KernelName);
+
+TEST_P(KernelTest, EqualsTheReference) {
+  for (Pattern pattern : kPatterns) {
+    for (size_t blocks : {1, 2, 3, 7, 31, 300}) {
+      const auto src = MakeBlocks(format(), pattern, blocks, blocks);
+      const auto want = Expected(format(), out(), src);
+      std::vector<uint8_t> got(want.size(), 0xAA);
+      ASSERT_EQ(Call(src.data(), got.data(), blocks), Status::kOk);
+      ASSERT_EQ(FirstDifference(want, got), -1)
+          << Name(pattern) << ", " << blocks << " blocks";
+    }
+  }
+}
+
+// One NaN scale must not reach its neighbours, wherever it stands.
+TEST_P(KernelTest, HostileBlocksStayAlone) {
+  const size_t blocks = 40;
+  const auto finite = MakeBlocks(format(), Pattern::kFinite, blocks, 5);
+  for (size_t i = 0; i < blocks; ++i) {
+    auto src = finite;
+    for (const ScaleField& field : format().scales) {
+      SetScale(field, 0x7C01, src.data() + i * block_bytes());
+    }
+    const auto want = Expected(format(), out(), src);
+    std::vector<uint8_t> got(want.size());
+    ASSERT_EQ(Call(src.data(), got.data(), blocks), Status::kOk);
+    ASSERT_EQ(FirstDifference(want, got), -1) << "block " << i;
+  }
+}
+
+// Exactly the given bytes are read and written: both buffers end at a page that
+// can't be touched, or start behind one; the source is read-only; the gaps
+// beside the destination keep their bytes.
+class GuardPages : public KernelTest {
+ protected:
+  void SetUp() override {
+    KernelTest::SetUp();
+    bytes_ = MakeBlocks(format(), Pattern::kRandom, kMaxBlocks, 9);
+    want_ = Expected(format(), out(), bytes_);
+  }
+
+  // Compares one call; the source is in place.
+  void Check(std::span<const uint8_t> src, std::span<uint8_t> dst,
+             GuardedBuffer& dst_buffer, size_t blocks) {
+    const std::span<uint8_t> all = dst_buffer.All();
+    // Only the neighbourhood: the buffer can be megabytes.
+    constexpr size_t kNear = 128;
+    uint8_t* const before = std::max(
+        all.data(),
+        dst.data() - std::min<ptrdiff_t>(kNear, dst.data() - all.data()));
+    uint8_t* const dst_end = dst.data() + dst.size();
+    uint8_t* const after =
+        dst_end + std::min<ptrdiff_t>(kNear, all.data() + all.size() - dst_end);
+    std::fill(before, after, 0xA5);
+    ASSERT_EQ(Call(src.data(), dst.data(), blocks), Status::kOk);
+    ASSERT_TRUE(std::equal(dst.begin(), dst.end(), want_.begin()));
+    const auto kept = [](uint8_t b) { return b == 0xA5; };
+    ASSERT_TRUE(std::all_of(before, dst.data(), kept)) << "wrote before dst";
+    ASSERT_TRUE(std::all_of(dst_end, after, kept)) << "wrote behind dst";
+  }
+
+  // One source offset with some destination offsets, at both ends.
+  void CheckSource(size_t blocks, size_t src_gap,
+                   std::span<const size_t> dst_gaps) {
+    const size_t in = blocks * block_bytes(), result = blocks * block_out();
+    GuardedBuffer src(in, 64), dst(result, 16);
+    for (bool rear : {true, false}) {
+      src.ReadWrite();
+      const auto from = rear ? src.Rear(in, src_gap) : src.Front(in, src_gap);
+      std::copy_n(bytes_.begin(), in, from.begin());
+      src.ReadOnly();
+      for (size_t gap : dst_gaps) {
+        SCOPED_TRACE(testing::Message()
+                     << blocks << " blocks, source " << src_gap
+                     << " and destination " << gap << " bytes from the "
+                     << (rear ? "rear" : "front") << " guard");
+        Check(from, rear ? dst.Rear(result, gap) : dst.Front(result, gap), dst,
+              blocks);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+
+  std::vector<uint8_t> bytes_, want_;
+};
+INSTANTIATE_TEST_SUITE_P(All, GuardPages, AllKernels(), KernelName);
+
+TEST_P(GuardPages, EveryBlockCount) {
+  for (size_t blocks = 1; blocks <= kMaxBlocks && !HasFatalFailure();
+       ++blocks) {
+    const size_t gaps[] = {0, blocks % 16};
+    CheckSource(blocks, blocks % 3 == 0 ? 0 : blocks % 64, gaps);
+  }
+}
+
+TEST_P(GuardPages, EveryOffset) {
+  size_t gaps[16];
+  std::iota(std::begin(gaps), std::end(gaps), 0);
+  for (size_t blocks : {1, 3}) {
+    for (size_t offset = 0; offset < 64 && !HasFatalFailure(); ++offset) {
+      CheckSource(blocks, offset, gaps);
+    }
+  }
+}
+
+TEST_P(KernelTest, ThreadsGiveTheSameBytes) {
+  // Enough that every thread gets a part.
+  const size_t blocks = (size_t{2} << 20) / block_out() * 4 / 4 + 3;
+  const auto src = MakeBlocks(format(), Pattern::kHostile, blocks, 3);
+  std::vector<uint8_t> one(blocks * block_out());
+  ASSERT_EQ(Call(src.data(), one.data(), blocks, 1), Status::kOk);
+  for (int threads : {0, 2, 3, 7}) {
+    std::vector<uint8_t> got(one.size(), 0xAA);
+    ASSERT_EQ(Call(src.data(), got.data(), blocks, threads), Status::kOk);
+    ASSERT_EQ(FirstDifference(one, got), -1) << threads << " threads";
+  }
+}
+
+TEST_P(KernelTest, CallersFloatEnvironmentChangesNothing) {
+  const size_t blocks = 16384 / block_elements();
+  const auto src = MakeBlocks(format(), Pattern::kHostile, blocks, 4);
+  const auto want = Expected(format(), out(), src);
+  std::vector<uint8_t> got(want.size());
+  {
+    const HostileFloatEnv env;
+    ASSERT_EQ(Call(src.data(), got.data(), blocks), Status::kOk);
+    EXPECT_TRUE(env.StillSet()) << "the caller's environment is its own";
+  }
+  ASSERT_EQ(FirstDifference(want, got), -1);
+}
+
+// Minutes long: scripts/test --long.
+class LongKernelTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(All, LongKernelTest, AllKernels(), KernelName);
+
+TEST_P(LongKernelTest, TenMillionRandomBlocks) {
+  const size_t chunk = std::max<size_t>(1, 65536 / block_elements());
+  for (size_t done = 0; done < 10'000'000; done += chunk) {
+    const Pattern pattern =
+        done / chunk % 2 ? Pattern::kFinite : Pattern::kRandom;
+    const auto src = MakeBlocks(format(), pattern, chunk, done);
+    const auto want = Expected(format(), out(), src);
+    std::vector<uint8_t> got(want.size());
+    ASSERT_EQ(Call(src.data(), got.data(), chunk), Status::kOk);
+    ASSERT_EQ(FirstDifference(want, got), -1) << "after " << done << " blocks";
+  }
+}
+
+TEST_P(LongKernelTest, EveryValueOfEveryField) {
+  const auto check = [&](const std::vector<uint8_t>& src, size_t field) {
+    const auto want = Expected(format(), out(), src);
+    std::vector<uint8_t> got(want.size());
+    ASSERT_EQ(Call(src.data(), got.data(), src.size() / block_bytes()),
+              Status::kOk);
+    ASSERT_EQ(FirstDifference(want, got), -1) << "byte " << field;
+  };
+  for (const ScaleField& field : format().scales) {
+    auto src = MakeBlocks(format(), Pattern::kFinite, 65536, 11);
+    for (size_t bits = 0; bits < 65536; ++bits) {
+      SetScale(field, static_cast<uint16_t>(bits), &src[bits * block_bytes()]);
+    }
+    check(src, field.offset);
+  }
+  for (size_t byte = 0; byte < block_bytes() && !HasFatalFailure(); ++byte) {
+    auto src = MakeBlocks(format(), Pattern::kFinite, 256, byte);
+    for (size_t value = 0; value < 256; ++value) {
+      src[value * block_bytes() + byte] = static_cast<uint8_t>(value);
+    }
+    check(src, byte);
+  }
+}
+
+// All 2^32 values of F32, rounded.
+class LongNarrow
+    : public testing::TestWithParam<std::tuple<DType, std::string>> {};
+INSTANTIATE_TEST_SUITE_P(All, LongNarrow,
+                         testing::Combine(testing::Values(DType::kF16,
+                                                          DType::kBF16),
+                                          testing::ValuesIn(Targets())),
+                         [](const auto& info) {
+                           return std::string(Name(std::get<0>(info.param))) +
+                                  "_" + std::get<1>(info.param);
+                         });
+
+TEST_P(LongNarrow, EveryF32) {
+  const auto& [out, target] = GetParam();
+  const ScopedTarget restore;
+  ASSERT_TRUE(SetTarget(target));
+  const Format& f32 = *FindFormat(0);
+  constexpr uint32_t kChunk = 1 << 20;
+  std::vector<uint32_t> src(kChunk);
+  std::vector<uint8_t> got(kChunk * 2);
+  for (uint64_t first = 0; first < uint64_t{1} << 32; first += kChunk) {
+    std::iota(src.begin(), src.end(), static_cast<uint32_t>(first));
+    const std::span<const uint8_t> bytes(
+        reinterpret_cast<const uint8_t*>(src.data()), kChunk * 4);
+    ASSERT_EQ(Dequantize(0, src.data(), out, got.data(), kChunk, 1),
+              Status::kOk);
+    ASSERT_EQ(FirstDifference(Expected(f32, out, bytes), got), -1)
+        << "from " << first;
+  }
+}
+
+}  // namespace
+}  // namespace dequant
