@@ -61,7 +61,7 @@ def renew(source):
     """The source with the codes that gguf packs in hexadecimal."""
     for name, cls, _, _ in TABLES:
         codes = np.frombuffer(bytes.fromhex(cls.grid_hex.decode()), dtype="<u2")
-        lines = (", ".join(f"0x{c:04x}" for c in codes[i:i + 8]) for i in range(0, codes.size, 8))
+        lines = (", ".join(f"0x{c:04x}" for c in codes[i:i + 9]) for i in range(0, codes.size, 9))
         body = "".join(f"\n    {line}," for line in lines)
         source = codes_pattern(name).sub(lambda m: f"{m[1]}{body}\n}}", source)
     return source

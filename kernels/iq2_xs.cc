@@ -1,0 +1,88 @@
+// IQ2_XS: 256 weights in 74 bytes, 2.3125 bits per weight.
+//
+//   byte 0     d       F16 scale of the scales
+//   byte 2     qs      32 words, one per row of 8: index in bits 0-8, the row's
+//                      first 7 sign bits in bits 9-15
+//   byte 66    scales  8 bytes, one nibble per 16 elements, low ones first
+//
+//   value = d * (0.5 + scale) * 0.25 * row byte * sign
+//
+// A row's eighth sign makes the number of its minus signs even.
+// Source: block_iq2_xs in ggml-common.h, dequantize_row_iq2_xs in
+// ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/iq2_xs.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/grid-inl.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_IQ2_XS_CC_
+#define DEQUANT_KERNELS_IQ2_XS_CC_
+namespace dequant {
+
+struct IQ2_XS {
+  static constexpr char kName[] = "IQ2_XS";
+  static constexpr int32_t kId = 17;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qs[64];
+  uint8_t scales[8];
+
+  static void Decode(const IQ2_XS& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const uint32_t word = Load16(b.qs + 2 * (i / 8));
+      const int scale = b.scales[i / 32] >> (i / 16 % 2 * 4) & 15, j = i % 8;
+      const float db = d * (0.5f + static_cast<float>(scale)) * 0.25f;
+      const int q = RowByte(kGridIq2xs[word & 511], j);
+      y[i] = db * static_cast<float>(q * EvenSign(word >> 9, j));
+    }
+  }
+};
+static_assert(sizeof(IQ2_XS) == 74);
+static_assert(kGridIq2xs.size() == 1 << 9, "an index has 9 bits");
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<IQ2_XS> {
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ2_XS& b, Sink& sink) {
+    float scale[16];
+    OddScales(Nibbles(Load8Bytes(b.scales)), Half(b.d) * 0.125f, scale);
+    for (int half = 0; half < 2; ++half) {
+      const U16x8 w0 = Load8Words(b.qs + 32 * half);
+      const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);
+      const hn::RebindToSigned<decltype(du16)> di16;
+      const U8x16 signs = EvenSigns(
+          hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
+                               hn::BitCast(di16, hn::ShiftRight<9>(w1))));
+      uint16_t row[16];
+      hn::StoreU(LaneField<0, 9, 0>(w0), du16, row);
+      hn::StoreU(LaneField<0, 9, 0>(w1), du16, row + 8);
+      for (int g = 0; g < 8; ++g) {
+        const I8x16 q =
+            Rows(kGridIq2xs[row[2 * g]], kGridIq2xs[row[2 * g + 1]]);
+        sink(ApplySigns(q, signs, g), scale[8 * half + g]);
+      }
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<IQ2_XS>();
+}  // namespace dequant
+#endif

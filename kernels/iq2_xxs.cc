@@ -1,0 +1,87 @@
+// IQ2_XXS: 256 weights in 66 bytes, 2.0625 bits per weight.
+//
+//   byte 0     d   F16 scale of the scales
+//   byte 2     qs  8 bytes per 32 elements: the indices of four rows of 8, then
+//                  a word with 7 sign bits for each of them, the first lowest,
+//                  and above those the scale, 4 bits
+//
+//   value = d * (0.5 + scale) * 0.25 * row byte * sign
+//
+// A row's eighth sign makes the number of its minus signs even.
+// Source: block_iq2_xxs in ggml-common.h, dequantize_row_iq2_xxs in
+// ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/iq2_xxs.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/grid-inl.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_IQ2_XXS_CC_
+#define DEQUANT_KERNELS_IQ2_XXS_CC_
+namespace dequant {
+
+struct IQ2_XXS {
+  static constexpr char kName[] = "IQ2_XXS";
+  static constexpr int32_t kId = 16;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qs[64];
+
+  static void Decode(const IQ2_XXS& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const uint8_t* qs = b.qs + 8 * (i / 32);
+      const uint32_t word = Load32(qs + 4);
+      const int row = i % 32 / 8, j = i % 8;
+      const float db = d * (0.5f + static_cast<float>(word >> 28)) * 0.25f;
+      const int q = RowByte(kGridIq2xxs[qs[row]], j);
+      y[i] = db * static_cast<float>(q * EvenSign(word >> (7 * row), j));
+    }
+  }
+};
+static_assert(sizeof(IQ2_XXS) == 66);
+static_assert(kGridIq2xxs.size() == 1 << 8, "an index is a byte");
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<IQ2_XXS> {
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ2_XXS& b, Sink& sink) {
+    const float d = Half(b.d) * 0.125f;
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* qs = b.qs + 32 * half;
+      const U32x4 words =
+          hn::ConcatOdd(du32, hn::BitCast(du32, Load16Bytes(qs + 16)),
+                        hn::BitCast(du32, Load16Bytes(qs)));
+      const U8x16 signs = EvenSigns(SignFields(words));
+      float scale[4];
+      WordScales(words, d, scale);
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t* row = qs + 8 * i;
+        const I8x16 q0 = Rows(kGridIq2xxs[row[0]], kGridIq2xxs[row[1]]);
+        const I8x16 q1 = Rows(kGridIq2xxs[row[2]], kGridIq2xxs[row[3]]);
+        sink(ApplySigns(q0, signs, 2 * i), scale[i]);
+        sink(ApplySigns(q1, signs, 2 * i + 1), scale[i]);
+      }
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<IQ2_XXS>();
+}  // namespace dequant
+#endif

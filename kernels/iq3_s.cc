@@ -1,0 +1,88 @@
+// IQ3_S: 256 weights in 110 bytes, 3.4375 bits per weight.
+//
+//   byte 0     d       F16 scale of the scales
+//   byte 2     qs      64 bytes, one per row of 4: bits 0-7 of its index
+//   byte 66    qh      8 bytes, one bit per row: bit 8 of its index
+//   byte 74    signs   32 bytes, one bit per element
+//   byte 106   scales  4 bytes, one nibble per 32 elements, low ones first
+//
+//   value = d * (1 + 2 * scale) * row byte * sign
+//
+// Source: block_iq3_s in ggml-common.h, dequantize_row_iq3_s in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/iq3_s.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/grid-inl.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_IQ3_S_CC_
+#define DEQUANT_KERNELS_IQ3_S_CC_
+namespace dequant {
+
+struct IQ3_S {
+  static constexpr char kName[] = "IQ3_S";
+  static constexpr int32_t kId = 21;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qs[64];
+  uint8_t qh[8];
+  uint8_t signs[32];
+  uint8_t scales[4];
+
+  static void Decode(const IQ3_S& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const int r = i / 4;
+      const int row = b.qs[r] | (b.qh[r / 8] >> (r % 8) & 1) << 8;
+      const int scale = b.scales[i / 64] >> (i / 32 % 2 * 4) & 15;
+      const int q = RowByte(kGridIq3s[row], i % 4);
+      y[i] = d * static_cast<float>(1 + 2 * scale) *
+             static_cast<float>(b.signs[i / 8] >> (i % 8) & 1 ? -q : q);
+    }
+  }
+};
+static_assert(sizeof(IQ3_S) == 110);
+static_assert(kGridIq3s.size() == 1 << 9, "an index has 8 + 1 bits");
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<IQ3_S> {
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ3_S& b, Sink& sink) {
+    float scale[16];  // the second half repeats the first
+    const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
+    OddScales(Nibbles(scales), Half(b.d), scale);
+    const U8x16 qh = Load8Bytes(b.qh);
+    for (int i = 0; i < 4; ++i) {  // 64 elements
+      uint16_t row[16];
+      const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
+      StoreIndices(Load16Bytes(b.qs + 16 * i), high, row);
+      const U8x16 signs = Load8Bytes(b.signs + 8 * i);
+      for (int g = 0; g < 4; ++g) {
+        const uint16_t* r = row + 4 * g;
+        const I8x16 q = Rows(kGridIq3s[r[0]], kGridIq3s[r[1]], kGridIq3s[r[2]],
+                             kGridIq3s[r[3]]);
+        sink(ApplySigns(q, signs, g), scale[2 * i + g / 2]);
+      }
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<IQ3_S>();
+}  // namespace dequant
+#endif

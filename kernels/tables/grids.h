@@ -1,0 +1,24 @@
+// The grids of the IQ1, IQ2 and IQ3 formats, once in the binary. An entry is a
+// row: the bytes of 8 (IQ3: 4) neighbours, the first lowest. They are data of
+// ggml, see grids.cc.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace dequant {
+
+template <typename Row, int kIndexBits>
+using Grid = std::array<Row, size_t{1} << kIndexBits>;
+
+extern const Grid<uint64_t, 8> kGridIq2xxs;
+extern const Grid<uint64_t, 9> kGridIq2xs;
+extern const Grid<uint64_t, 10> kGridIq2s;
+extern const Grid<uint32_t, 8> kGridIq3xxs;
+extern const Grid<uint32_t, 9> kGridIq3s;
+/// Shared by IQ1_S and IQ1_M; 8 times ggml's values, so that their offsets of
+/// +-1/8 are whole numbers as well.
+extern const Grid<uint64_t, 11> kGridIq1;
+
+}  // namespace dequant
