@@ -2,10 +2,8 @@
 //
 //   byte 0    scales  16 bytes, one per 16 elements: low nibble scale, high
 //                     nibble minimum
-//   byte 16   qs      64 bytes, 2 bits per element; each half of the
-//   super-block
-//                     takes 32 bytes, its elements 32 s + i in bits 2 s of byte
-//                     i
+//   byte 16   qs      64 bytes, 2 bits per element; each half of the 256 takes
+//                     32 bytes: its element 32 s + i is bits 2 s of byte i
 //   byte 80   d       F16 scale of the scales
 //   byte 82   dmin    F16 scale of the minimums
 //

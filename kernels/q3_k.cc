@@ -1,14 +1,11 @@
 // Q3_K: 256 weights in 110 bytes, 3.4375 bits per weight.
 //
 //   byte 0     hmask   32 bytes; bit r of byte i is bit 2 of element 32 r + i
-//   byte 32    qs      64 bytes, 2 bits per element; each half of the
-//   super-block
-//                      takes 32 bytes, its elements 32 s + i in bits 2 s of
-//                      byte i
-//   byte 96    scales  16 scales of 6 bits: the low nibbles of scales 0-7 in
-//   the
-//                      low and of 8-15 in the high nibbles of bytes 0-7; bits
-//                      4-5 of scale 4 k + j in bits 2 k of byte 8 + j
+//   byte 32    qs      64 bytes, 2 bits per element; each half of the 256 takes
+//                      32 bytes: its element 32 s + i is bits 2 s of byte i
+//   byte 96    scales  16 scales of 6 bits: the low nibbles of scales 0-7 are
+//                      the low, of 8-15 the high nibbles of bytes 0-7; bits
+//                      4-5 of scale 4 k + j are bits 2 k of byte 8 + j
 //   byte 108   d       F16 scale of the scales
 //
 //   value = d * (scale - 32) * (q - 4), q = 0..7

@@ -3,10 +3,10 @@
 //   byte 0     d       F16 scale of the scales
 //   byte 2     dmin    F16 scale of the minimums
 //   byte 4     scales  8 scales and 8 minimums of 6 bits, one per 32 elements:
-//                      scale j < 4 in bits 0-5 of byte j, minimum j in those of
-//                      byte 4 + j; scale j >= 4 in the low nibble of byte 4 +
-//                      j, minimum j in its high nibble, their bits 4-5 in bits
-//                      6-7 of bytes j - 4 and j
+//                      scale j < 4 is bits 0-5 of byte j, minimum j those of
+//                      byte 4 + j; scale j >= 4 is the low, minimum j the high
+//                      nibble of byte 4 + j, with bits 4-5 from bits 6-7 of
+//                      bytes j - 4 and j
 //   byte 16    qh      32 bytes; bit r of byte i is bit 4 of element 32 r + i
 //   byte 48    qs      128 bytes; of each 32 bytes the low nibbles are 32
 //                      elements, the high nibbles the next 32

@@ -1,8 +1,7 @@
 // Q6_K: 256 weights in 210 bytes, 6.5625 bits per weight.
 //
-//   byte 0     ql      128 bytes; each half of the super-block takes 64:
-//   elements
-//                      0-63 of the half in the low, 64-127 in the high nibbles
+//   byte 0     ql      128 bytes; each half of the 256 takes 64: its elements
+//                      0-63 are the low, 64-127 the high nibbles
 //   byte 128   qh      64 bytes; each half takes 32: bits 4-5 of its element
 //                      32 s + i in bits 2 s of byte i
 //   byte 192   scales  16 signed bytes, one per 16 elements

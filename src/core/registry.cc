@@ -10,13 +10,40 @@ namespace dequant {
 
 // The only list of formats. A line declares the block layout that
 // kernels/<name>.cc defines.
+// clang-format off
 static const Format& (*const kFormats[])() = {
-    &FormatOf<struct F32>,  &FormatOf<struct F16>,  &FormatOf<struct BF16>,
-    &FormatOf<struct Q4_0>, &FormatOf<struct Q4_1>, &FormatOf<struct Q5_0>,
-    &FormatOf<struct Q5_1>, &FormatOf<struct Q8_0>, &FormatOf<struct Q2_K>,
-    &FormatOf<struct Q3_K>, &FormatOf<struct Q4_K>, &FormatOf<struct Q5_K>,
+    &FormatOf<struct F32>,
+    &FormatOf<struct F16>,
+    &FormatOf<struct Q4_0>,
+    &FormatOf<struct Q4_1>,
+    &FormatOf<struct Q5_0>,
+    &FormatOf<struct Q5_1>,
+    &FormatOf<struct Q8_0>,
+    &FormatOf<struct Q8_1>,
+    &FormatOf<struct Q2_K>,
+    &FormatOf<struct Q3_K>,
+    &FormatOf<struct Q4_K>,
+    &FormatOf<struct Q5_K>,
     &FormatOf<struct Q6_K>,
+    &FormatOf<struct Q8_K>,
+    &FormatOf<struct IQ2_XXS>,
+    &FormatOf<struct IQ2_XS>,
+    &FormatOf<struct IQ3_XXS>,
+    &FormatOf<struct IQ1_S>,
+    &FormatOf<struct IQ4_NL>,
+    &FormatOf<struct IQ3_S>,
+    &FormatOf<struct IQ2_S>,
+    &FormatOf<struct IQ4_XS>,
+    &FormatOf<struct IQ1_M>,
+    &FormatOf<struct BF16>,
+    &FormatOf<struct TQ1_0>,
+    &FormatOf<struct TQ2_0>,
+    &FormatOf<struct MXFP4>,
+    &FormatOf<struct NVFP4>,
+    &FormatOf<struct Q1_0>,
+    &FormatOf<struct Q2_0>,
 };
+// clang-format on
 
 namespace {
 

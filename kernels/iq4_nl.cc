@@ -1,0 +1,67 @@
+// IQ4_NL: 32 weights in 18 bytes, 4.5 bits per weight, non-linear.
+//
+//   byte 0   d   F16 scale
+//   byte 2   qs  16 bytes; low nibbles: elements 0-15, high nibbles: 16-31
+//
+//   value = d * kValuesIq4nl[q], q = 0..15
+//
+// Source: block_iq4_nl in ggml-common.h, dequantize_row_iq4_nl in
+// ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/iq4_nl.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/tables/values.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_IQ4_NL_CC_
+#define DEQUANT_KERNELS_IQ4_NL_CC_
+namespace dequant {
+
+struct IQ4_NL {
+  static constexpr char kName[] = "IQ4_NL";
+  static constexpr int32_t kId = 20;
+  static constexpr size_t kElements = 32;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qs[16];
+
+  static void Decode(const IQ4_NL& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 16; ++i) {
+      y[i] = d * static_cast<float>(kValuesIq4nl[b.qs[i] & 15]);
+      y[i + 16] = d * static_cast<float>(kValuesIq4nl[b.qs[i] >> 4]);
+    }
+  }
+};
+static_assert(sizeof(IQ4_NL) == 18);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<IQ4_NL> {
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ4_NL& b, Sink& sink) {
+    const float d = Half(b.d);
+    const I8x16 values = hn::LoadU(di8, kValuesIq4nl);
+    const U8x16 qs = Load16Bytes(b.qs);
+    sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), d);
+    sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), d);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<IQ4_NL>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,83 @@
+// IQ4_XS: 256 weights in 136 bytes, 4.25 bits per weight, non-linear.
+//
+//   byte 0   d         F16 scale of the scales
+//   byte 2   scales_h  16 bits: bits 4-5 of scale j in bits 2 j
+//   byte 4   scales_l  4 bytes: the low nibble of scale j in nibble j; a scale
+//                      serves 32 elements
+//   byte 8   qs        128 bytes; of each 16 bytes the low nibbles are 16
+//                      elements, the high nibbles the next 16
+//
+//   value = d * (scale - 32) * kValuesIq4nl[q], q = 0..15
+//
+// Source: block_iq4_xs in ggml-common.h, dequantize_row_iq4_xs in
+// ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/iq4_xs.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/tables/values.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_IQ4_XS_CC_
+#define DEQUANT_KERNELS_IQ4_XS_CC_
+namespace dequant {
+
+struct IQ4_XS {
+  static constexpr char kName[] = "IQ4_XS";
+  static constexpr int32_t kId = 23;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t scales_h[2];
+  uint8_t scales_l[4];
+  uint8_t qs[128];
+
+  // Scale j less 32.
+  static int Scale(const IQ4_XS& b, int j) {
+    const int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15;
+    return (low | (Load16(b.scales_h) >> (2 * j) & 3) << 4) - 32;
+  }
+
+  static void Decode(const IQ4_XS& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const int q = b.qs[i / 32 * 16 + i % 16] >> (i % 32 / 16 * 4) & 15;
+      y[i] = d * static_cast<float>(Scale(b, i / 32)) *
+             static_cast<float>(kValuesIq4nl[q]);
+    }
+  }
+};
+static_assert(sizeof(IQ4_XS) == 136);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<IQ4_XS> {
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ4_XS& b, Sink& sink) {
+    const float d = Half(b.d);
+    const I8x16 values = hn::LoadU(di8, kValuesIq4nl);
+    for (int j = 0; j < 8; ++j) {
+      const float scale = d * static_cast<float>(IQ4_XS::Scale(b, j));
+      const U8x16 qs = Load16Bytes(b.qs + 16 * j);
+      sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), scale);
+      sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), scale);
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<IQ4_XS>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,76 @@
+// MXFP4: 32 weights in 17 bytes, 4.25 bits per weight: OCP microscaling, E2M1
+// codes with an E8M0 scale.
+//
+//   byte 0   e   E8M0: the scale is 2^(e - 127); half of it is taken, because
+//                kValuesFp4 holds the doubles of the E2M1 values
+//   byte 1   qs  16 bytes; low nibbles: elements 0-15, high nibbles: 16-31
+//
+//   value = 2^(e - 128) * kValuesFp4[q], q = 0..15
+//
+// As in ggml, e = 255 is no NaN but 2^127; e = 0 and 1 are subnormal scales.
+//
+// Source: block_mxfp4 in ggml-common.h, dequantize_row_mxfp4 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/mxfp4.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/tables/values.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_MXFP4_CC_
+#define DEQUANT_KERNELS_MXFP4_CC_
+namespace dequant {
+
+struct MXFP4 {
+  static constexpr char kName[] = "MXFP4";
+  static constexpr int32_t kId = 39;
+  static constexpr size_t kElements = 32;
+  // No byte pattern of these scales is NaN or Inf.
+  static constexpr std::array<ScaleField, 0> kScales{};
+
+  uint8_t e;
+  uint8_t qs[16];
+
+  // 2^(e - 128).
+  static float Scale(uint8_t e) {
+    return std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
+  }
+
+  static void Decode(const MXFP4& b, float* y) {
+    const float d = Scale(b.e);
+    for (int i = 0; i < 16; ++i) {
+      y[i] = static_cast<float>(kValuesFp4[b.qs[i] & 15]) * d;
+      y[i + 16] = static_cast<float>(kValuesFp4[b.qs[i] >> 4]) * d;
+    }
+  }
+};
+static_assert(sizeof(MXFP4) == 17);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<MXFP4> {
+  template <class Sink>
+  HWY_INLINE static void Do(const MXFP4& b, Sink& sink) {
+    const float d = MXFP4::Scale(b.e);
+    const I8x16 values = hn::LoadU(di8, kValuesFp4);
+    const U8x16 qs = Load16Bytes(b.qs);
+    sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), d);
+    sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), d);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<MXFP4>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,97 @@
+// NVFP4: 64 weights in 36 bytes, 4.5 bits per weight: E2M1 codes with an E4M3
+// scale per 16. A weight may also have an F32 scale in a tensor of its own,
+// which is no part of the blocks.
+//
+//   byte 0   d   4 scales, E4M3: bits 3-6 exponent (bias 7), 0-2 mantissa; as
+//                in ggml 0x7F is 0 and bit 7 is ignored
+//   byte 4   qs  32 bytes; of each 8 bytes the low nibbles are 8 elements, the
+//                high nibbles the next 8
+//
+//   value = scale / 2 * kValuesFp4[q], q = 0..15
+//
+// Source: block_nvfp4 in ggml-common.h, dequantize_row_nvfp4 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/nvfp4.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/tables/values.h"
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_NVFP4_CC_
+#define DEQUANT_KERNELS_NVFP4_CC_
+namespace dequant {
+
+struct NVFP4 {
+  static constexpr char kName[] = "NVFP4";
+  static constexpr int32_t kId = 40;
+  static constexpr size_t kElements = 64;
+  // No byte pattern of these scales is NaN or Inf.
+  static constexpr std::array<ScaleField, 0> kScales{};
+
+  uint8_t d[4];
+  uint8_t qs[32];
+
+  // Half of an E4M3 scale.
+  static float Scale(uint8_t d) {
+    if (d == 0x7F) return 0.0f;
+    const int exponent = d >> 3 & 15, mantissa = d & 7;
+    if (exponent == 0) return static_cast<float>(mantissa) * 0x1p-10f;
+    return std::bit_cast<float>((exponent - 8 + 127u) << 23 |
+                                static_cast<uint32_t>(mantissa) << 20);
+  }
+
+  static void Decode(const NVFP4& b, float* y) {
+    for (int i = 0; i < 64; ++i) {
+      const int q = b.qs[i / 16 * 8 + i % 8] >> (i % 16 / 8 * 4) & 15;
+      y[i] = static_cast<float>(kValuesFp4[q]) * Scale(b.d[i / 16]);
+    }
+  }
+};
+static_assert(sizeof(NVFP4) == 36);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<NVFP4> {
+  template <class Sink>
+  HWY_INLINE static void Do(const NVFP4& b, Sink& sink) {
+    float scale[4];
+    Scales(b.d, scale);
+    const I8x16 values = hn::LoadU(di8, kValuesFp4);
+    for (int i = 0; i < 4; i += 2) {
+      const U8x16 qs = Load16Bytes(b.qs + 8 * i);
+      const I8x16 lo = hn::TableLookupBytes(values, Signed(LowNibbles(qs)));
+      const I8x16 hi = hn::TableLookupBytes(values, Signed(HighNibbles(qs)));
+      sink(hn::ConcatLowerLower(di8, hi, lo), scale[i]);
+      sink(hn::ConcatUpperUpper(di8, hi, lo), scale[i + 1]);
+    }
+  }
+
+  // Half of the four E4M3 scales: the bits in place, the bias mended by an
+  // exact product, which also takes the subnormal ones.
+  HWY_INLINE static void Scales(const uint8_t* d, float* HWY_RESTRICT scale) {
+    const hn::FixedTag<float, 4> df;
+    const hn::RebindToUnsigned<decltype(df)> du;
+    const hn::Rebind<uint8_t, decltype(df)> du8x4;
+    const auto e4m3 = hn::PromoteTo(du, hn::LoadU(du8x4, d));
+    const auto bits = hn::ShiftLeft<20>(hn::And(e4m3, hn::Set(du, 0x7F)));
+    const auto value = hn::Mul(hn::BitCast(df, bits), hn::Set(df, 0x1p119f));
+    const auto zero = hn::Eq(e4m3, hn::Set(du, 0x7F));
+    hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(df, zero), value), df, scale);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<NVFP4>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,63 @@
+// Q1_0: 128 weights in 18 bytes, 1.125 bits per weight.
+//
+//   byte 0   d   F16 scale
+//   byte 2   qs  128 bits, the lowest bit of a byte first
+//
+//   value = bit ? d : -d
+//
+// Source: block_q1_0 in ggml-common.h, dequantize_row_q1_0 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q1_0.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q1_0_CC_
+#define DEQUANT_KERNELS_Q1_0_CC_
+namespace dequant {
+
+struct Q1_0 {
+  static constexpr char kName[] = "Q1_0";
+  static constexpr int32_t kId = 41;
+  static constexpr size_t kElements = 128;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t qs[16];
+
+  static void Decode(const Q1_0& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 128; ++i) y[i] = b.qs[i / 8] >> (i % 8) & 1 ? d : -d;
+  }
+};
+static_assert(sizeof(Q1_0) == 18);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q1_0> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q1_0& b, Sink& sink) {
+    const float d = Half(b.d);
+    const I8x16 plus = hn::Set(di8, 1), minus = hn::Set(di8, -1);
+    for (int i = 0; i < 16; i += 2) {
+      sink(hn::IfThenElse(hn::RebindMask(di8, Bits16(b.qs + i)), plus, minus),
+           d);
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q1_0>();
+}  // namespace dequant
+#endif

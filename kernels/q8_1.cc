@@ -1,0 +1,63 @@
+// Q8_1: 32 weights in 36 bytes, 9 bits per weight. An activation format: ggml
+// has no function that dequantizes it.
+//
+//   byte 0   d   F16 scale
+//   byte 2   s   F16 sum of the values, not needed here
+//   byte 4   qs  32 signed bytes, in element order
+//
+//   value = d * q
+//
+// Source: block_q8_1 in ggml-common.h.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/q8_1.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_Q8_1_CC_
+#define DEQUANT_KERNELS_Q8_1_CC_
+namespace dequant {
+
+struct Q8_1 {
+  static constexpr char kName[] = "Q8_1";
+  static constexpr int32_t kId = 9;
+  static constexpr size_t kElements = 32;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 0}};
+
+  uint8_t d[2];
+  uint8_t s[2];
+  int8_t qs[32];
+
+  static void Decode(const Q8_1& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 32; ++i) y[i] = static_cast<float>(b.qs[i]) * d;
+  }
+};
+static_assert(sizeof(Q8_1) == 36);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<Q8_1> {
+  template <class Sink>
+  HWY_INLINE static void Do(const Q8_1& b, Sink& sink) {
+    const float d = Half(b.d);
+    sink(hn::LoadU(di8, b.qs), d);
+    sink(hn::LoadU(di8, b.qs + 16), d);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<Q8_1>();
+}  // namespace dequant
+#endif

@@ -1,0 +1,111 @@
+// TQ1_0: 256 weights in 54 bytes, 1.6875 bits per weight, ternary: a byte is
+// the fraction byte / 256 of five base-3 digits, the first the highest.
+//
+//   byte 0    qs  32 bytes: elements 32 n + i are digit n of byte i; then 16
+//                 bytes: elements 160 + 16 n + i are digit n of byte 32 + i
+//   byte 48   qh  4 bytes: elements 240 + 4 n + i are digit n of byte i
+//   byte 52   d   F16 scale
+//
+//   value = d * (digit - 1), digit n = (byte * 3^n mod 256) * 3 / 256
+//
+// Source: block_tq1_0 in ggml-common.h, dequantize_row_tq1_0 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/tq1_0.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_TQ1_0_CC_
+#define DEQUANT_KERNELS_TQ1_0_CC_
+namespace dequant {
+
+struct TQ1_0 {
+  static constexpr char kName[] = "TQ1_0";
+  static constexpr int32_t kId = 34;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 52}};
+
+  uint8_t qs[48];
+  uint8_t qh[4];
+  uint8_t d[2];
+
+  static void Decode(const TQ1_0& b, float* y) {
+    constexpr int kPowers[5] = {1, 3, 9, 27, 81};
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      uint8_t byte;
+      int n;
+      if (i < 160) {
+        byte = b.qs[i % 32], n = i / 32;
+      } else if (i < 240) {
+        byte = b.qs[32 + i % 16], n = (i - 160) / 16;
+      } else {
+        byte = b.qh[i % 4], n = (i - 240) / 4;
+      }
+      const int digit = (byte * kPowers[n] & 255) * 3 >> 8;
+      y[i] = static_cast<float>(digit - 1) * d;
+    }
+  }
+};
+static_assert(sizeof(TQ1_0) == 54);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<TQ1_0> {
+  template <class Sink>
+  HWY_INLINE static void Do(const TQ1_0& b, Sink& sink) {
+    const float d = Half(b.d);
+    U8x16 v0 = Load16Bytes(b.qs), v1 = Load16Bytes(b.qs + 16);
+    for (int n = 0; n < 5; ++n) {
+      sink(Code(v0), d);
+      sink(Code(v1), d);
+      v0 = Next(v0);
+      v1 = Next(v1);
+    }
+    U8x16 v2 = Load16Bytes(b.qs + 32);
+    for (int n = 0; n < 5; ++n) {
+      sink(Code(v2), d);
+      v2 = Next(v2);
+    }
+    sink(Code(Tail(b.qh)), d);
+  }
+
+  // byte * 3 mod 256: the next digit moves up.
+  HWY_INLINE static U8x16 Next(U8x16 v) { return hn::Add(hn::Add(v, v), v); }
+
+  // v * 3 / 256 - 1: 86 and 171 are the first bytes of the digits 1 and 2.
+  HWY_INLINE static I8x16 Code(U8x16 v) {
+    const U8x16 one = hn::Set(du8, 1);
+    const U8x16 ge1 = hn::Min(hn::SaturatedSub(v, hn::Set(du8, 85)), one);
+    const U8x16 ge2 = hn::Min(hn::SaturatedSub(v, hn::Set(du8, 170)), one);
+    return Signed(hn::Sub(hn::Add(ge1, ge2), one));
+  }
+
+  // Digits 0-3 of the four bytes of qh, one after the other.
+  HWY_INLINE static U8x16 Tail(const uint8_t* qh) {
+    constexpr uint32_t kEven = 0x00FF00FF;
+    uint32_t words[4] = {Load32(qh)};
+    for (int n = 1; n < 4; ++n) {
+      const uint32_t even = words[n - 1] & kEven;
+      const uint32_t odd = words[n - 1] >> 8 & kEven;
+      words[n] = (even * 3 & kEven) | (odd * 3 & kEven) << 8;
+    }
+    return Load16Bytes(reinterpret_cast<const uint8_t*>(words));
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<TQ1_0>();
+}  // namespace dequant
+#endif

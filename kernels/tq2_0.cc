@@ -1,0 +1,78 @@
+// TQ2_0: 256 weights in 66 bytes, 2.0625 bits per weight, ternary.
+//
+//   byte 0    qs  64 bytes, 2 bits per element; each half of the 256 takes 32
+//                 bytes: its element 32 s + i is bits 2 s of byte i
+//   byte 64   d   F16 scale
+//
+//   value = d * (q - 1), q = 0..3
+//
+// Source: block_tq2_0 in ggml-common.h, dequantize_row_tq2_0 in ggml-quants.c.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/tq2_0.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "kernels/unpack-inl.h"
+
+#ifndef DEQUANT_KERNELS_TQ2_0_CC_
+#define DEQUANT_KERNELS_TQ2_0_CC_
+namespace dequant {
+
+struct TQ2_0 {
+  static constexpr char kName[] = "TQ2_0";
+  static constexpr int32_t kId = 35;
+  static constexpr size_t kElements = 256;
+  static constexpr ScaleField kScales[] = {{ScaleField::kF16, 64}};
+
+  uint8_t qs[64];
+  uint8_t d[2];
+
+  static void Decode(const TQ2_0& b, float* y) {
+    const float d = F16ToF32(b.d);
+    for (int i = 0; i < 256; ++i) {
+      const int q = b.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+      y[i] = static_cast<float>(q - 1) * d;
+    }
+  }
+};
+static_assert(sizeof(TQ2_0) == 66);
+
+}  // namespace dequant
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+template <>
+struct Unpack<TQ2_0> {
+  template <class Sink>
+  HWY_INLINE static void Do(const TQ2_0& b, Sink& sink) {
+    const float d = Half(b.d);
+    for (int half = 0; half < 2; ++half) {
+      const U8x16 q0 = Load16Bytes(b.qs + 32 * half);
+      const U8x16 q1 = Load16Bytes(b.qs + 32 * half + 16);
+      Row<0>(q0, q1, d, sink);
+      Row<1>(q0, q1, d, sink);
+      Row<2>(q0, q1, d, sink);
+      Row<3>(q0, q1, d, sink);
+    }
+  }
+
+  // Elements 32 kRow to 32 kRow + 31 of one half.
+  template <int kRow, class Sink>
+  HWY_INLINE static void Row(U8x16 q0, U8x16 q1, float d, Sink& sink) {
+    const I8x16 one = hn::Set(di8, 1);
+    sink(hn::Sub(Signed(Field<2 * kRow, 2>(q0)), one), d);
+    sink(hn::Sub(Signed(Field<2 * kRow, 2>(q1)), one), d);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dequant {
+template const Format& FormatOf<TQ2_0>();
+}  // namespace dequant
+#endif
