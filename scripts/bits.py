@@ -16,12 +16,17 @@ CANONICAL_NAN = {"F32": 0x7FC00000, "F16": 0x7E00, "BF16": 0x7FC0}
 INFINITY = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
+def run(command, *arguments):
+    """Runs the program; if it fails, so do we, with its message."""
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(result.stderr or f"{command[0]} ended with {result.returncode}")
+
+
 def convert(command, source, target, dtype):
-    """Runs `dequant convert`, every float tensor to `dtype`; name -> (dtype, shape, bytes)."""
-    subprocess.run(
-        [*command, "convert", source, "-o", target, "--dtype", dtype, "--cast-all",
-         "--force", "--quiet"],
-        check=True, stdout=subprocess.DEVNULL)
+    """Converts, every float tensor to `dtype`; name -> (dtype, shape, bytes)."""
+    run(command, "convert", source, "-o", target, "--dtype", dtype, "--cast-all",
+        "--force", "--quiet")
     tensors = safetensors.deserialize(pathlib.Path(target).read_bytes())
     return {name: (t["dtype"], t["shape"], t["data"]) for name, t in tensors}
 
@@ -67,7 +72,7 @@ def difference(answer, output, copied=False):
 def report(what, dtype, differences):
     """Prints one line for the dtype, and one per mismatch; True if all match."""
     bad = {name: text for name, text in differences.items() if text}
-    for name, text in bad.items():
+    for name, text in list(bad.items())[:10]:
         print(f"{name} as {dtype}: {text}", file=sys.stderr)
     count = len(differences)
     print(f"dequant: {dtype}: {count - len(bad)} of {count} {what} match, bit for bit",
