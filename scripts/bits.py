@@ -16,17 +16,13 @@ CANONICAL_NAN = {"F32": 0x7FC00000, "F16": 0x7E00, "BF16": 0x7FC0}
 INFINITY = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
-def run(command, *arguments):
-    """Runs the program; if it fails, so do we, with its message."""
-    result = subprocess.run([*command, *arguments], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(result.stderr or f"{command[0]} ended with {result.returncode}")
-
-
 def convert(command, source, target, dtype):
     """Converts, every float tensor to `dtype`; name -> (dtype, shape, bytes)."""
-    run(command, "convert", source, "-o", target, "--dtype", dtype, "--cast-all",
-        "--force", "--quiet")
+    result = subprocess.run(
+        [*command, "convert", source, "-o", target, "--dtype", dtype, "--cast-all",
+         "--force", "--quiet"], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(result.stderr or f"{command[0]} ended with {result.returncode}")
     tensors = safetensors.deserialize(pathlib.Path(target).read_bytes())
     return {name: (t["dtype"], t["shape"], t["data"]) for name, t in tensors}
 

@@ -82,9 +82,9 @@ def main():
             output = bits.convert(args.program, args.goldens,
                                   os.path.join(folder, "out.safetensors"), dtype)
             good &= bits.report("cases", dtype, {
-                name: bits.difference(cases[name], output.get(name),
+                name: bits.difference(answer, output.get(name),
                                       copied=name.split(".")[0] == dtype)
-                for name in cases})
+                for name, answer in cases.items()})
     return 0 if good else 1
 
 

@@ -15,6 +15,13 @@ constexpr int kError = 1, kUsage = 2;
 int Run(int argc, char** argv) {
   CLI::App app("GGUF files back into dense tensors, on a CPU.", "dequant");
   app.set_version_flag("--version", std::string("dequant ") + kVersion);
+  app.add_flag_callback(
+      "--targets",
+      [] {
+        for (const std::string& name : Targets()) std::cout << name << "\n";
+        throw CLI::Success();
+      },
+      "List the SIMD targets that this CPU runs, best first, and exit");
   app.require_subcommand(1);
   app.footer(
       "DEQUANT_TARGET=AVX2 (or another Highway target) forces a SIMD target.\n"
