@@ -1,9 +1,6 @@
 // BF16: one bfloat16 (the upper half of an F32) a value, 16 bits. Copied bit
 // for bit to BF16; else converted with one rounding, NaN made canonical.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/bf16.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_BF16_CC_

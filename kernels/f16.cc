@@ -1,9 +1,6 @@
 // F16: one IEEE half a value, 16 bits. Copied bit for bit to F16; else
 // converted with one rounding, NaN made canonical.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/f16.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_F16_CC_

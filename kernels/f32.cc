@@ -1,9 +1,6 @@
 // F32: one IEEE single a value, 32 bits. Copied bit for bit to F32; else
 // converted with one rounding, NaN made canonical.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/f32.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_F32_CC_

@@ -3,19 +3,15 @@
 //   byte 0     qs      32 bytes, one per row of 8: bits 0-7 of its index
 //   byte 32    qh      16 bytes, one nibble per row, low ones first: bits 8-10
 //                      of its index; bit 3 makes its offset negative
-//   byte 48    scales  4 words, each four scales of 3 bits, one per 16
-//   elements,
-//                      the first lowest; d, the F16 scale of the scales, in the
-//                      top nibbles, the lowest of its nibbles first
+//   byte 48    scales  4 words, each four scales of 3 bits, one per 16 elements,
+//                      lowest first; their top nibbles, lowest first, are d,
+//                      the F16 scale of the scales
 //
 //   value = d * (2 * scale + 1) * (row + offset), row = -1..1, offset = +-1/8
 //
 // Computed as (d * (2 * scale + 1) / 8) * (8 * row +- 1): the same bits.
 // Source: block_iq1_m in ggml-common.h, dequantize_row_iq1_m in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq1_m.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/grid-inl.h"
 #include "kernels/unpack-inl.h"
 

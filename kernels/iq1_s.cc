@@ -11,9 +11,6 @@
 // Computed as (d * (2 * scale + 1) / 8) * (8 * row +- 1): the same bits.
 // Source: block_iq1_s in ggml-common.h, dequantize_row_iq1_s in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq1_s.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/grid-inl.h"
 #include "kernels/unpack-inl.h"
 

@@ -11,9 +11,6 @@
 // Source: block_iq2_xs in ggml-common.h, dequantize_row_iq2_xs in
 // ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq2_xs.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/grid-inl.h"
 #include "kernels/unpack-inl.h"
 

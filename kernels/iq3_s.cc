@@ -10,9 +10,6 @@
 //
 // Source: block_iq3_s in ggml-common.h, dequantize_row_iq3_s in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq3_s.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/grid-inl.h"
 #include "kernels/unpack-inl.h"
 

@@ -8,9 +8,6 @@
 // Source: block_iq4_nl in ggml-common.h, dequantize_row_iq4_nl in
 // ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq4_nl.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/tables/values.h"
 #include "kernels/unpack-inl.h"
 

@@ -12,9 +12,6 @@
 // Source: block_iq4_xs in ggml-common.h, dequantize_row_iq4_xs in
 // ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/iq4_xs.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/tables/values.h"
 #include "kernels/unpack-inl.h"
 

@@ -11,9 +11,6 @@
 //
 // Source: block_mxfp4 in ggml-common.h, dequantize_row_mxfp4 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/mxfp4.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/tables/values.h"
 #include "kernels/unpack-inl.h"
 

@@ -7,9 +7,6 @@
 //
 // Source: block_q1_0 in ggml-common.h, dequantize_row_q1_0 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q1_0.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q1_0_CC_

@@ -12,9 +12,6 @@
 //
 // Source: block_q3_K in ggml-common.h, dequantize_row_q3_K in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q3_k.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q3_K_CC_

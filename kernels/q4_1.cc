@@ -8,9 +8,6 @@
 //
 // Source: block_q4_1 in ggml-common.h, dequantize_row_q4_1 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q4_1.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q4_1_CC_

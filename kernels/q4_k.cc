@@ -14,9 +14,6 @@
 //
 // Source: block_q4_K in ggml-common.h, dequantize_row_q4_K in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q4_k.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/scales_k-inl.h"
 #include "kernels/unpack-inl.h"
 

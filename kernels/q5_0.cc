@@ -8,9 +8,6 @@
 //
 // Source: block_q5_0 in ggml-common.h, dequantize_row_q5_0 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q5_0.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q5_0_CC_

@@ -9,9 +9,6 @@
 //
 // Source: block_q5_1 in ggml-common.h, dequantize_row_q5_1 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q5_1.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q5_1_CC_

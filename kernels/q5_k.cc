@@ -15,9 +15,6 @@
 //
 // Source: block_q5_K in ggml-common.h, dequantize_row_q5_K in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q5_k.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/scales_k-inl.h"
 #include "kernels/unpack-inl.h"
 

@@ -11,9 +11,6 @@
 //
 // Source: block_q6_K in ggml-common.h, dequantize_row_q6_K in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/q6_k.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_Q6_K_CC_

@@ -10,9 +10,6 @@
 //
 // Source: block_tq1_0 in ggml-common.h, dequantize_row_tq1_0 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/tq1_0.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_TQ1_0_CC_

@@ -8,9 +8,6 @@
 //
 // Source: block_tq2_0 in ggml-common.h, dequantize_row_tq2_0 in ggml-quants.c.
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/tq2_0.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_TQ2_0_CC_
