@@ -193,6 +193,9 @@ SafetensorsWriter::SafetensorsWriter(
           "this name is reserved in safetensors; leave the tensor out with "
           "--exclude");
     }
+    if (SafetensorsSizeOf(e.dtype) == 0) {
+      fail("safetensors has no dtype " + Escape(e.dtype));
+    }
     const auto bytes = TensorBytes(e);
     const auto next = bytes ? CheckedAdd(end, *bytes) : std::nullopt;
     if (!next) fail("the output would pass 2^63 - 1 bytes");
