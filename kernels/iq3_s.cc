@@ -59,17 +59,21 @@ struct Unpack<IQ3_S> {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
     OddScales(Nibbles(scales), Half(b.d), scale);
     const U8x16 qh = Load8Bytes(b.qh);
-    for (int i = 0; i < 4; ++i) {  // 64 elements
-      uint16_t row[16];
+    uint16_t row[64];
+    for (int i = 0; i < 4; ++i) {
       const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
-      StoreIndices(Load16Bytes(b.qs + 16 * i), high, row);
-      const U8x16 signs = Load8Bytes(b.signs + 8 * i);
-      for (int g = 0; g < 4; ++g) {
-        const uint16_t* r = row + 4 * g;
-        const I8x16 q = Rows(kGridIq3s[r[0]], kGridIq3s[r[1]], kGridIq3s[r[2]],
-                             kGridIq3s[r[3]]);
-        sink(ApplySigns(q, signs, g), scale[2 * i + g / 2]);
-      }
+      StoreIndices(Load16Bytes(b.qs + 16 * i), high, row + 16 * i);
+    }
+    for (int i = 0; i < 8; ++i) {
+      const uint16_t* r = row + 8 * i;
+      const U8x16 signs =
+          hn::BitCast(du8, hn::Set(du32, Load32(b.signs + 4 * i)));
+      const I8x16 q0 = Rows(kGridIq3s[r[0]], kGridIq3s[r[1]], kGridIq3s[r[2]],
+                            kGridIq3s[r[3]]);
+      const I8x16 q1 = Rows(kGridIq3s[r[4]], kGridIq3s[r[5]], kGridIq3s[r[6]],
+                            kGridIq3s[r[7]]);
+      sink(ApplySigns(q0, signs, 0), scale[i]);
+      sink(ApplySigns(q1, signs, 1), scale[i]);
     }
   }
 };

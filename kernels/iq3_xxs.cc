@@ -59,11 +59,14 @@ struct Unpack<IQ3_XXS> {
       const U8x16 signs = EvenSigns(SignFields(words));
       float scale[4];
       WordScales(words, d, scale);
-      for (int g = 0; g < 8; ++g) {
-        const uint8_t* r = b.qs + 32 * half + 4 * g;
-        const I8x16 q = Rows(kGridIq3xxs[r[0]], kGridIq3xxs[r[1]],
-                             kGridIq3xxs[r[2]], kGridIq3xxs[r[3]]);
-        sink(ApplySigns(q, signs, g), scale[g / 2]);
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t* r = b.qs + 32 * half + 8 * i;
+        const I8x16 q0 = Rows(kGridIq3xxs[r[0]], kGridIq3xxs[r[1]],
+                              kGridIq3xxs[r[2]], kGridIq3xxs[r[3]]);
+        const I8x16 q1 = Rows(kGridIq3xxs[r[4]], kGridIq3xxs[r[5]],
+                              kGridIq3xxs[r[6]], kGridIq3xxs[r[7]]);
+        sink(ApplySigns(q0, signs, 2 * i), scale[i]);
+        sink(ApplySigns(q1, signs, 2 * i + 1), scale[i]);
       }
     }
   }
