@@ -7,6 +7,7 @@
 // one block and `row3072` one on 3072 elements. Counters:
 //
 //   elements/s, bytes/s   of output
+//   ns                    of one call, for `block` and `row3072`
 //   of_memset, of_store, of_stream
 //                         speed over that of a loop that only stores the same
 //                         bytes on as many threads
@@ -313,6 +314,9 @@ void RunRow(benchmark::State& state, const Row& row) {
         Elements(row.format->type, row.out, row.size, row.threads);
     bytes = static_cast<size_t>(n) * SizeOf(row.out);
     state.counters["elements/s"] = static_cast<double>(n) / seconds;
+    if (row.size == Size::kBlock || row.size == Size::kRow) {
+      state.counters["ns"] = seconds * 1e9;
+    }
   }
   state.counters["bytes/s"] = static_cast<double>(bytes) / seconds;
   double of_roof = 0;
@@ -461,7 +465,7 @@ void AddContext() {
 
 int Main(int argc, char** argv) {
   // Enough for medians; an option given later overrules it.
-  std::string min_time = "--benchmark_min_time=0.01";
+  std::string min_time = "--benchmark_min_time=0.005";
   std::vector<char*> args(argv, argv + argc);
   args.insert(args.begin() + 1, min_time.data());
   args.push_back(nullptr);

@@ -188,11 +188,9 @@ def call_table(r, target):
     rows = []
     for f in r.formats:
         row = [f]
-        row += [number(r.get("real_time", f, o, target, "block", 1), 0) for o in OUTPUTS]
+        row += [number(r.get("ns", f, o, target, "block", 1), 0) for o in OUTPUTS]
         row.append(number(r.get("vs_ggml", f, "F32", target, "block", 1), 1))
-        row += [
-            number(r.get("real_time", f, o, target, "row3072", 1), 0) for o in OUTPUTS
-        ]
+        row += [number(r.get("ns", f, o, target, "row3072", 1), 0) for o in OUTPUTS]
         for o in OUTPUTS:
             value = r.get("overhead", f, o, target, "row3072", 1)
             row.append("" if value is None else f"{value:.0%}")
@@ -253,23 +251,20 @@ def save(plt, figure, path):
 def plot_bars(plt, r, target, path):
     """Bars per format against the roof, output in L2, one thread."""
     figure, axes = plt.subplots(figsize=(10, 4))
-    series = [(o, (o, target), c) for o, c in zip(OUTPUTS, (BLUE, ORANGE, GREEN))]
-    series.append(("ggml, F32", ("F32", "ggml"), GREY))
-    series = [
-        s for s in series if any(r.get("bytes/s", f, *s[1], "L2", 1) for f in r.formats)
-    ]
-    width = 0.8 / max(len(series), 1)
-    for i, (label, (output, who), color) in enumerate(series):
-        speeds = [r.get("bytes/s", f, output, who, "L2", 1) or 0 for f in r.formats]
-        at = [x - 0.4 + (i + 0.5) * width for x in range(len(speeds))]
-        axes.bar(at, [s / 1e9 for s in speeds], width, label=label, color=color)
-    for roof in ("memset", "store"):
-        speed = r.get("bytes/s", None, None, roof, "L2", 1)
-        if speed:
-            axes.axhline(speed / 1e9, color="black", lw=1, ls=ROOF_STYLE[roof], label=roof)
+    series = [(o, o, target, c) for o, c in zip(OUTPUTS, (BLUE, ORANGE, GREEN))]
+    series.append(("ggml, F32", "F32", "ggml", GREY))
+    width = 0.8 / len(series)
+    for i, (label, output, who, color) in enumerate(series):
+        # Shares, not GB/s: each was measured in turns with memset.
+        shares = [r.get("of_memset", f, output, who, "L2", 1) or 0 for f in r.formats]
+        at = [x - 0.4 + (i + 0.5) * width for x in range(len(shares))]
+        if any(shares):
+            axes.bar(at, [100 * s for s in shares], width, label=label, color=color)
+    axes.axhline(100, color="black", lw=1, label="memset")
     axes.set_xticks(range(len(r.formats)), r.formats, rotation=60, ha="right")
-    axes.set_ylabel("GB/s written")
+    axes.set_ylabel("% of memset's speed")
     axes.grid(axis="x", visible=False)
+    axes.margins(x=0.01)
     axes.set_title(f"Output in L2, one thread, {target}", loc="left")
     axes.legend(ncols=6, loc="upper left", bbox_to_anchor=(0, -0.22))
     save(plt, figure, path)
@@ -279,13 +274,16 @@ def plot_sizes(plt, r, target, path):
     """Lines over size, one thread, one panel an output type."""
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
     sizes = [s for s in SIZES if s in r.unique("size")]
+    at = range(len(sizes))
     for axes, output in zip(panels, OUTPUTS):
         for f, color in zip((f for f in SHOWN if f in r.formats), LINES):
             speeds = [r.get("bytes/s", f, output, target, s, 1) for s in sizes]
-            draw(axes, sizes, speeds, label=f, color=color, marker="o", ms=3)
+            draw(axes, at, speeds, label=f, color=color, marker="o", ms=3)
         for roof in ROOFS:
             speeds = [r.get("bytes/s", None, None, roof, s, 1) for s in sizes]
-            draw(axes, sizes, speeds, label=roof, color="black", lw=1, ls=ROOF_STYLE[roof])
+            style = ROOF_STYLE[roof]
+            draw(axes, at, speeds, label=roof, color="black", lw=1, ls=style)
+        axes.set_xticks(at, sizes)
         axes.set_title(f"{output}, one thread, {target}", loc="left")
     panels[0].set_ylabel("GB/s written")
     panels[0].set_ylim(bottom=0)
@@ -304,7 +302,8 @@ def plot_threads(plt, r, target, path):
             draw(axes, threads, speeds, label=f, color=color, marker="o", ms=3)
         for roof in ROOFS:
             speeds = [r.get("bytes/s", None, None, roof, size, t) for t in threads]
-            draw(axes, threads, speeds, label=roof, color="black", lw=1, ls=ROOF_STYLE[roof])
+            style = ROOF_STYLE[roof]
+            draw(axes, threads, speeds, label=roof, color="black", lw=1, ls=style)
         axes.set_title(f"F32, {size}, {target}", loc="left")
         axes.set_xticks(threads)
         axes.set_xlabel("threads")
@@ -433,7 +432,7 @@ def goals(r):
             for s in ("L2", "LLC"):
                 value = r.get("vs_1thread", f, o, target, s, r.threads)
                 yield f"{f} {o} in {s}, x one thread", value, 0.95 * r.threads
-            value = r.get("real_time", f, o, target, "block", 1)
+            value = r.get("ns", f, o, target, "block", 1)
             yield f"{f} {o}, 40 ns : one block", value and 40 / value, 1
             value = r.get("overhead", f, o, target, "row3072", 1)
             yield f"{f} {o} row of 3072, 1 - overhead", value and 1 - value, 0.9
@@ -461,7 +460,7 @@ def print_comparison(r):
             continue
         middle = statistics.median(values)
         ratios[key.output].append(middle)
-        mark = "" if values[0] <= 1 <= values[-1] else "faster" if middle > 1 else "slower"
+        mark = "faster" if values[0] > 1 else "slower" if values[-1] < 1 else ""
         label = f"{key.format}/{key.output}/{key.target}/{key.size}/threads:{key.threads}"
         spread = f"{values[0]:.3f} .. {values[-1]:.3f}"
         rows.append([label, f"{middle:.3f}", spread, mark])
