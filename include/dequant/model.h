@@ -135,4 +135,55 @@ struct ConvertSummary {
 ConvertSummary Convert(const std::string& in, const std::string& out,
                        const ConvertOptions& options);
 
+struct VerifyOptions {
+  int threads = 0;                          ///< 0: all
+  std::optional<ShapeReference> reference;  ///< what Convert was given
+  std::string include, exclude;             ///< as for Convert
+  ProgressFn progress;
+};
+
+/// How a tensor of the GGUF compares with the one of the same name in a
+/// safetensors file. Ours is dequantized to the file's dtype.
+struct TensorCheck {
+  std::string name;
+  std::string type;             ///< ggml type
+  std::string dtype;            ///< of the safetensors file
+  std::vector<uint64_t> shape;  ///< that ours has
+  std::vector<uint64_t> theirs_shape;
+  /// Why values could not be compared; empty if they were.
+  std::string not_compared;
+  uint64_t elements = 0;
+  uint64_t different = 0;  ///< values whose bits differ
+  /// Of F32 values; only where bits differ, NaN and Inf left out.
+  double max_error = 0, rms_error = 0;
+  double snr_db = 0;  ///< signal: theirs; Inf: no error
+  uint64_t nans = 0, theirs_nans = 0, infs = 0, theirs_infs = 0;
+  bool rows_permuted = false;  ///< the same rows, it seems, in another order
+
+  bool same_shape() const { return shape == theirs_shape; }
+  bool identical() const {
+    return not_compared.empty() && different == 0 && same_shape();
+  }
+};
+
+struct VerifyReport {
+  std::vector<TensorCheck> tensors;  ///< the worst first
+  std::vector<std::string> missing;  ///< in the GGUF only
+  std::vector<std::string> extra;    ///< in the safetensors file only
+  std::vector<std::string> skipped;  ///< of unknown type
+  std::vector<std::string> warnings;
+  bool by_dequant = false;  ///< the file says that Convert wrote it
+  uint64_t identical = 0;
+  double seconds = 0;
+
+  /// Of Convert's output: every bit is as it must be. Of another file: every
+  /// tensor was found, with the same shape.
+  bool ok() const;
+};
+
+/// Derives every tensor of the GGUF `in` again and compares it with
+/// `safetensors` (a file or an .index.json). Throws Error.
+VerifyReport Verify(const std::string& in, const std::string& safetensors,
+                    const VerifyOptions& options);
+
 }  // namespace dequant

@@ -33,6 +33,31 @@ struct SafetensorsHeader {
 SafetensorsHeader ReadSafetensorsHeader(const std::string& path,
                                         bool need_data = true);
 
+/// An open safetensors file.
+class SafetensorsFile {
+ public:
+  /// Reads and checks the header. Throws Error.
+  static SafetensorsFile Open(const std::string& path);
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+  ~SafetensorsFile();
+
+  const std::string& path() const;
+  const SafetensorsHeader& header() const;
+  /// Reads bytes [begin, begin + out.size()) of a tensor's data. Safe from any
+  /// thread. Throws Error if the range lies outside or the file has shrunk.
+  void Read(const SafetensorsEntry& e, uint64_t begin,
+            std::span<uint8_t> out) const;
+
+ private:
+  struct Impl;
+  explicit SafetensorsFile(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The files behind `path`: itself, or those that an .index.json names.
+std::vector<std::string> SafetensorsShards(const std::string& path);
+
 /// Bytes of one element of a safetensors dtype; 0 if unknown or below one byte.
 size_t SafetensorsSizeOf(std::string_view dtype);
 

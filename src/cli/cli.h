@@ -36,6 +36,10 @@ struct ReferenceOptions {
 
 /// --threads
 void AddThreads(CLI::App& app, int* threads);
+/// --include, --exclude
+void AddFilters(CLI::App& app, std::string* include, std::string* exclude);
+/// --json, --progress, --quiet
+void AddOutput(CLI::App& app, bool* json, bool* progress, bool* quiet);
 
 /// Rows of text in aligned columns; numbers to the right.
 class Table {

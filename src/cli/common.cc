@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <regex>
 
 #include "src/cli/cli.h"
 #include "src/file/text.h"
@@ -31,6 +32,39 @@ std::optional<ShapeReference> ReferenceOptions::Load() const {
 void AddThreads(CLI::App& app, int* threads) {
   app.add_option("--threads", *threads, "Threads; 0 for all")
       ->check(CLI::Range(0, 4096));
+}
+
+namespace {
+
+CLI::Validator IsRegex() {
+  return CLI::Validator(
+      [](const std::string& pattern) {
+        try {
+          const std::regex compiled(pattern);
+          return std::string();
+        } catch (const std::regex_error& e) {
+          return "'" + pattern + "' is not a regular expression: " + e.what();
+        }
+      },
+      "REGEX");
+}
+
+}  // namespace
+
+void AddFilters(CLI::App& app, std::string* include, std::string* exclude) {
+  app.add_option("--include", *include,
+                 "Only tensors whose name contains a match")
+      ->check(IsRegex());
+  app.add_option("--exclude", *exclude,
+                 "Not the tensors whose name contains a match")
+      ->check(IsRegex());
+}
+
+void AddOutput(CLI::App& app, bool* json, bool* progress, bool* quiet) {
+  app.add_flag("--json", *json, "Print the summary as JSON");
+  app.add_flag("--progress", *progress,
+               "Report every 10 % where stderr is not a terminal");
+  app.add_flag("--quiet", *quiet, "No progress, no summary");
 }
 
 Table::Table(std::vector<std::string> head) {

@@ -1,7 +1,6 @@
 // dequant convert: GGUF -> safetensors.
 #include <cstdio>
 #include <iostream>
-#include <regex>
 
 #include "src/cli/cli.h"
 #include "src/file/text.h"
@@ -15,19 +14,6 @@ struct Options {
   ConvertOptions convert;
   bool quiet = false, progress = false, json = false;
 };
-
-CLI::Validator IsRegex() {
-  return CLI::Validator(
-      [](const std::string& pattern) {
-        try {
-          const std::regex compiled(pattern);
-          return std::string();
-        } catch (const std::regex_error& e) {
-          return "'" + pattern + "' is not a regular expression: " + e.what();
-        }
-      },
-      "REGEX");
-}
 
 void PrintSummary(const Options& o, const ConvertSummary& s) {
   std::cout << Count(s.tensors, "tensor") << ": "
@@ -105,21 +91,13 @@ void AddConvert(CLI::App& app, Command* command) {
       "Cast plain F32, F16 and BF16 tensors too; integers are copied");
   AddThreads(*sub, &o->convert.threads);
   o->reference.AddTo(*sub);
-  sub->add_option("--include", o->convert.include,
-                  "Only tensors whose name contains a match")
-      ->check(IsRegex());
-  sub->add_option("--exclude", o->convert.exclude,
-                  "Not the tensors whose name contains a match")
-      ->check(IsRegex());
+  AddFilters(*sub, &o->convert.include, &o->convert.exclude);
   sub->add_option("--max-shard-size", o->convert.max_shard_size,
                   "Split the output: NAME-00001-of-0000N.safetensors and an "
                   "index; 5GB, 500MB, 2GiB, ...")
       ->transform(CLI::AsSizeValue(true));
   sub->add_flag("--force", o->convert.force, "Overwrite the output");
-  sub->add_flag("--json", o->json, "Print the summary as JSON");
-  sub->add_flag("--progress", o->progress,
-                "Report every 10 % where stderr is not a terminal");
-  sub->add_flag("--quiet", o->quiet, "No progress, no summary");
+  AddOutput(*sub, &o->json, &o->progress, &o->quiet);
   sub->footer(
       "Examples:\n"
       "  dequant convert model-Q4_K_M.gguf -o model.safetensors\n"

@@ -29,6 +29,7 @@ int Run(int argc, char** argv) {
   Command command;
   AddInfo(app, &command);
   AddConvert(app, &command);
+  AddVerify(app, &command);
   AddSelftest(app, &command);
   AddFormats(app, &command);
   try {
@@ -36,7 +37,11 @@ int Run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     const auto chosen = app.get_subcommands();
-    std::cerr << "dequant: " << e.what() << "\ndequant: try `dequant "
+    const bool unknown = chosen.empty() && argc > 1 && argv[1][0] != '-';
+    std::cerr << "dequant: "
+              << (unknown ? "there is no subcommand '" + Escape(argv[1]) + "'"
+                          : e.what())
+              << "\ndequant: try `dequant "
               << (chosen.empty() ? "" : chosen[0]->get_name() + " ")
               << "--help`\n";
     return kUsage;

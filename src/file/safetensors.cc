@@ -7,6 +7,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "src/file/atomic_file.h"
 #include "src/file/checked.h"
@@ -84,25 +85,14 @@ SafetensorsEntry ParseEntry(const std::string& path, const std::string& name,
   return e;
 }
 
-}  // namespace
-
-size_t SafetensorsSizeOf(std::string_view dtype) {
-  for (const DtypeSize& d : kDtypes) {
-    if (d.name == dtype) return d.bytes;
-  }
-  return 0;
-}
-
-SafetensorsHeader ReadSafetensorsHeader(const std::string& path,
-                                        bool need_data) {
-  struct stat status;
-  const Fd fd = OpenRegular(path, &status);
-  const auto size = static_cast<uint64_t>(status.st_size);
+/// Reads and checks the header of an open file.
+SafetensorsHeader ReadHeader(const std::string& path, int fd, uint64_t size,
+                             bool need_data) {
   const auto fail = [&](uint64_t at, const std::string& reason) {
     throw Error(path, static_cast<int64_t>(at), "", reason);
   };
   const auto read = [&](uint64_t at, void* to, uint64_t n) {
-    const int64_t got = ReadAt(fd.get(), at, {static_cast<uint8_t*>(to), n});
+    const int64_t got = ReadAt(fd, at, {static_cast<uint8_t*>(to), n});
     if (got < 0) {
       fail(at, "cannot read: " + ErrnoText(static_cast<int>(-got)));
     }
@@ -166,6 +156,89 @@ SafetensorsHeader ReadSafetensorsHeader(const std::string& path,
                               std::to_string(end));
   }
   return out;
+}
+
+}  // namespace
+
+size_t SafetensorsSizeOf(std::string_view dtype) {
+  for (const DtypeSize& d : kDtypes) {
+    if (d.name == dtype) return d.bytes;
+  }
+  return 0;
+}
+
+SafetensorsHeader ReadSafetensorsHeader(const std::string& path,
+                                        bool need_data) {
+  struct stat status;
+  const Fd fd = OpenRegular(path, &status);
+  return ReadHeader(path, fd.get(), static_cast<uint64_t>(status.st_size),
+                    need_data);
+}
+
+std::vector<std::string> SafetensorsShards(const std::string& path) {
+  constexpr uint64_t kMaxIndex = 256 << 20;
+  if (!path.ends_with(".index.json")) return {path};
+  const json index = ParseJson(ReadWhole(path, kMaxIndex), path);
+  if (!index.is_object() || !index.contains("weight_map") ||
+      !index["weight_map"].is_object()) {
+    throw Error(path, Error::kNoOffset, "", "has no object weight_map");
+  }
+  std::set<std::string> names;
+  for (const auto& [name, file] : index["weight_map"].items()) {
+    if (!file.is_string()) {
+      throw Error(path, Error::kNoOffset, Tensor(name),
+                  "its file is no string");
+    }
+    names.insert(file.get<std::string>());
+  }
+  const std::string folder = path.substr(0, path.rfind('/') + 1);
+  std::vector<std::string> paths;
+  for (const std::string& name : names) paths.push_back(folder + name);
+  return paths;
+}
+
+struct SafetensorsFile::Impl {
+  std::string path;
+  Fd fd;
+  SafetensorsHeader header;
+};
+
+SafetensorsFile::SafetensorsFile(std::unique_ptr<Impl> impl)
+    : impl_(std::move(impl)) {}
+SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept =
+    default;
+SafetensorsFile::~SafetensorsFile() = default;
+
+SafetensorsFile SafetensorsFile::Open(const std::string& path) {
+  auto impl = std::make_unique<Impl>();
+  struct stat status;
+  impl->path = path;
+  impl->fd = OpenRegular(path, &status);
+  impl->header = ReadHeader(path, impl->fd.get(),
+                            static_cast<uint64_t>(status.st_size), true);
+  return SafetensorsFile(std::move(impl));
+}
+
+const std::string& SafetensorsFile::path() const { return impl_->path; }
+const SafetensorsHeader& SafetensorsFile::header() const {
+  return impl_->header;
+}
+
+void SafetensorsFile::Read(const SafetensorsEntry& e, uint64_t begin,
+                           std::span<uint8_t> out) const {
+  const uint64_t at = impl_->header.data_offset + e.begin + begin;
+  const auto fail = [&](const std::string& reason) {
+    throw Error(impl_->path, static_cast<int64_t>(at), Tensor(e.name), reason);
+  };
+  if (!RangeFits(begin, out.size(), e.end - e.begin)) {
+    fail("read outside its " + Count(e.end - e.begin, "byte"));
+  }
+  const int64_t got = ReadAt(impl_->fd.get(), at, out);
+  if (got < 0) fail("cannot read: " + ErrnoText(static_cast<int>(-got)));
+  if (static_cast<uint64_t>(got) < out.size()) {
+    fail("file changed while reading: it ends here");
+  }
 }
 
 struct SafetensorsWriter::Impl {

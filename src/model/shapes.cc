@@ -1,7 +1,6 @@
 // Which shape a tensor has in the model. A GGUF file's dims do not always tell:
 // ggml's writer drops leading 1s and holds four dimensions at most.
 #include <algorithm>
-#include <set>
 
 #include "dequant/model.h"
 #include "src/file/checked.h"
@@ -16,13 +15,6 @@ using nlohmann::json;
 
 constexpr std::string_view kOrigShapePrefix = "comfy.gguf.orig_shape.";
 constexpr uint64_t kMaxJson = 256 << 20;
-
-void AddSafetensors(const std::string& path, ShapeReference& reference) {
-  // Only the header counts: a reference may come without its data.
-  for (SafetensorsEntry& e : ReadSafetensorsHeader(path, false).tensors) {
-    reference.shapes[std::move(e.name)] = std::move(e.shape);
-  }
-}
 
 /// The shape that the key gives, outermost first; nothing without a key.
 std::optional<std::vector<uint64_t>> OrigShape(const ModelFiles& model,
@@ -60,28 +52,12 @@ std::string_view Name(ShapeSource s) {
 
 ShapeReference ShapeReference::FromSafetensors(const std::string& path) {
   ShapeReference reference{path, {}};
-  if (!path.ends_with(".index.json")) {
-    AddSafetensors(path, reference);
-    return reference;
-  }
-  const json index = ParseJson(ReadWhole(path, kMaxJson), path);
-  if (!index.is_object() || !index.contains("weight_map") ||
-      !index["weight_map"].is_object()) {
-    throw Error(path, Error::kNoOffset, "", "has no object weight_map");
-  }
-  std::set<std::string> shards;
-  for (const auto& [name, file] : index["weight_map"].items()) {
-    if (!file.is_string()) {
-      throw Error(path, Error::kNoOffset, Tensor(name),
-                  "its file is no string");
+  for (const std::string& shard : SafetensorsShards(path)) {
+    // Only the header counts: a reference may come without its data.
+    for (SafetensorsEntry& e : ReadSafetensorsHeader(shard, false).tensors) {
+      reference.shapes[std::move(e.name)] = std::move(e.shape);
     }
-    shards.insert(file.get<std::string>());
   }
-  const size_t slash = path.rfind('/');
-  const std::string folder =
-      slash == std::string::npos ? "" : path.substr(0, slash + 1);
-  for (const std::string& shard : shards)
-    AddSafetensors(folder + shard, reference);
   return reference;
 }
 
