@@ -167,6 +167,24 @@ TEST_F(CliTest, ConvertAndInfo) {
             (std::vector<int>{1, 2, 65535}));
 }
 
+TEST_F(CliTest, Verify) {
+  WriteModel();
+  ASSERT_EQ(Run("convert " + in_ + " -o " + out_ + " --quiet").code, 0);
+  Result r = Run("verify " + in_ + " " + out_);
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.out.find("3 of 3 tensors identical"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("written by dequant: ok"), std::string::npos) << r.out;
+  std::string bytes = ReadFile(out_);
+  bytes.back() ^= 1;
+  WriteFile(out_, bytes);
+  r = Run("verify " + in_ + " " + out_);
+  EXPECT_EQ(r.code, 1);
+  EXPECT_NE(r.out.find("2 of 3 tensors identical"), std::string::npos) << r.out;
+  r = Run("verify " + in_ + " " + out_ + " --json");
+  EXPECT_EQ(nlohmann::json::parse(r.out)["identical"], 2);
+  ExpectFailure(1, "verify " + in_ + " " + in_, {in_, "safetensors"});
+}
+
 TEST_F(CliTest, InfoShowsWhatContradicts) {
   WriteFile(in_, GgufBuilder()
                      .Tensor("lost.one", {8, 6}, 0)

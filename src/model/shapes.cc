@@ -149,7 +149,8 @@ std::vector<std::string> ShapeReport::Lines() const {
                 : " an orig_shape key that the reference overrules:";
     line += names;
     if (n > kNamed)
-      line += "\n  ... and " + std::to_string(n - kNamed) + " more";
+      line += "\n  ... and " + std::to_string(n - kNamed) +
+              " more (all with --json)";
     lines.push_back(std::move(line));
   }
   return lines;
