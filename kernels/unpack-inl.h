@@ -176,8 +176,9 @@ HWY_INLINE void Scales16(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 template <class B>
 struct Unpack;
 
-template <const ScaleField& kField>
+template <class B, size_t kIndex>
 HWY_INLINE bool IsFinite(const uint8_t* block) {
+  constexpr ScaleField kField = B::kScales[kIndex];
   const uint8_t* p = block + kField.offset;
   if constexpr (kField.kind == ScaleField::kF16) {
     return IsFiniteF16(Load16(p));
@@ -191,7 +192,7 @@ HWY_INLINE bool IsFinite(const uint8_t* block) {
 template <class B, size_t... kIndex>
 HWY_INLINE bool AllFinite([[maybe_unused]] const uint8_t* block,
                           std::index_sequence<kIndex...>) {
-  return (true & ... & IsFinite<B::kScales[kIndex]>(block));
+  return (true & ... & IsFinite<B, kIndex>(block));
 }
 template <class B>
 HWY_INLINE bool AllFinite(const uint8_t* block) {

@@ -1,5 +1,6 @@
 // Every kernel against the scalar reference, on bits and on guard pages.
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -16,6 +17,9 @@ constexpr size_t kMaxBlocks = 257;
 // The first byte that differs, for a message; -1 if none does.
 int64_t FirstDifference(std::span<const uint8_t> a,
                         std::span<const uint8_t> b) {
+  if (a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0) {
+    return -1;
+  }
   const auto at = std::ranges::mismatch(a, b).in1;
   return at == a.end() ? -1 : at - a.begin();
 }
@@ -153,21 +157,42 @@ TEST_P(KernelTest, CallersFloatEnvironmentChangesNothing) {
 }
 
 // Minutes long: scripts/test --long.
-class LongKernelTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(All, LongKernelTest, AllKernels(), KernelName);
 
-TEST_P(LongKernelTest, TenMillionRandomBlocks) {
-  const size_t chunk = std::max<size_t>(1, 65536 / block_elements());
+// One format on all outputs and targets, so that each block is made and decoded
+// by the reference only once.
+class LongFormatTest : public testing::TestWithParam<const Format*> {};
+INSTANTIATE_TEST_SUITE_P(All, LongFormatTest,
+                         testing::ValuesIn(Formats().begin(), Formats().end()),
+                         [](const auto& info) {
+                           return std::string(info.param->type.name);
+                         });
+
+TEST_P(LongFormatTest, TenMillionRandomBlocks) {
+  const Format& format = *GetParam();
+  const ScopedTarget restore;
+  const auto elements = static_cast<size_t>(format.type.block_elements);
+  const size_t chunk = std::max<size_t>(1, 65536 / elements);
   for (size_t done = 0; done < 10'000'000; done += chunk) {
     const Pattern pattern =
         done / chunk % 2 ? Pattern::kFinite : Pattern::kRandom;
-    const auto src = MakeBlocks(format(), pattern, chunk, done);
-    const auto want = Expected(format(), out(), src);
-    std::vector<uint8_t> got(want.size());
-    ASSERT_EQ(Call(src.data(), got.data(), chunk), Status::kOk);
-    ASSERT_EQ(FirstDifference(want, got), -1) << "after " << done << " blocks";
+    const auto src = MakeBlocks(format, pattern, chunk, done);
+    for (DType out : {DType::kF32, DType::kF16, DType::kBF16}) {
+      const auto want = Expected(format, out, src);
+      std::vector<uint8_t> got(want.size());
+      for (const std::string& target : Targets()) {
+        ASSERT_TRUE(SetTarget(target));
+        ASSERT_EQ(Dequantize(format.type.id, src.data(), out, got.data(),
+                             static_cast<int64_t>(chunk * elements), 1),
+                  Status::kOk);
+        ASSERT_EQ(FirstDifference(want, got), -1)
+            << Name(out) << " on " << target << " after " << done << " blocks";
+      }
+    }
   }
 }
+
+class LongKernelTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(All, LongKernelTest, AllKernels(), KernelName);
 
 TEST_P(LongKernelTest, EveryValueOfEveryField) {
   const auto check = [&](const std::vector<uint8_t>& src, size_t field) {

@@ -1,5 +1,6 @@
 #include "src/core/block_gen.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -62,7 +63,10 @@ std::vector<uint8_t> MakeBlocks(const Format& format, Pattern pattern,
     return bytes;
   }
   std::mt19937_64 random(seed);
-  for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
+  for (size_t i = 0; i < bytes.size(); i += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    std::memcpy(&bytes[i], &word, std::min(sizeof(word), bytes.size() - i));
+  }
   if (pattern == Pattern::kRandom) return bytes;
   for (size_t i = 0; i < blocks; ++i) {
     for (const ScaleField& field : format.scales) {

@@ -13,7 +13,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using dequant::DType;
   constexpr DType kOutputs[] = {DType::kF32, DType::kF16, DType::kBF16};
-  constexpr size_t kMaxBlocks = 17;
+  constexpr size_t kMaxBlocks = 3;
   static const std::vector<std::string> targets = dequant::Targets();
 
   if (size < 2) return 0;
