@@ -1,8 +1,15 @@
 // blocks -> values for callers: one call, spread over threads.
 
 #include <omp.h>
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 
 #include <algorithm>
+#include <atomic>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "dequant/dequant.h"
 #include "src/core/float_env.h"
@@ -14,6 +21,34 @@ namespace {
 
 // Below this many output bytes per thread, waking it costs more than it saves.
 constexpr int64_t kBytesPerThread = 256 << 10;
+
+// GNU OpenMP hangs in a process that was forked after a parallel region: it
+// waits for threads that only the parent has. Such a process gets threads of
+// its own for each call.
+std::atomic<bool> is_forked = false;
+#ifndef _WIN32
+[[maybe_unused]] const int fork_handler =
+    pthread_atfork(nullptr, nullptr, [] { is_forked = true; });
+#endif
+
+// Calls work(part) for parts 0 to n - 1, each on a thread of its own.
+template <class Work>
+void RunParts(int64_t n, const Work& work) {
+  if (is_forked) {
+    std::vector<std::jthread> threads;
+    int64_t part = 1;
+    try {
+      for (; part < n; ++part) threads.emplace_back(work, part);
+    } catch (const std::system_error&) {
+      // Fewer threads do as well.
+    }
+    for (; part < n; ++part) work(part);
+    work(0);
+    return;
+  }
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(n))
+  for (int64_t part = 0; part < n; ++part) work(part);
+}
 
 }  // namespace
 
@@ -49,16 +84,14 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
     run(from, static_cast<size_t>(blocks), to);
     return Status::kOk;
   }
-#pragma omp parallel for schedule(static, 1) \
-    num_threads(static_cast <int>(parts))
-  for (int64_t part = 0; part < parts; ++part) {
+  RunParts(parts, [=](int64_t part) {
     const DefaultFloatEnv env;
     const int64_t each = blocks / parts, extra = blocks % parts;
     const int64_t begin = part * each + std::min(part, extra);
     const int64_t count = each + (part < extra);
     run(from + begin * type.block_bytes, static_cast<size_t>(count),
         to + begin * block_out);
-  }
+  });
   return Status::kOk;
 }
 
