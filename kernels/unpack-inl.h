@@ -192,7 +192,7 @@ HWY_INLINE bool IsFinite(const uint8_t* block) {
 template <class B, size_t... kIndex>
 HWY_INLINE bool AllFinite([[maybe_unused]] const uint8_t* block,
                           std::index_sequence<kIndex...>) {
-  return (true & ... & IsFinite<B, kIndex>(block));
+  return (IsFinite<B, kIndex>(block) && ...);
 }
 template <class B>
 HWY_INLINE bool AllFinite(const uint8_t* block) {
