@@ -112,6 +112,17 @@ def table(head, rows):
     return "\n".join(lines) + "\n"
 
 
+def memset_range(r):
+    """The slowest and fastest memset in GB/s, over all rows in L2 on one thread."""
+    speeds = [
+        run["bytes/s"] / run["of_memset"] / 1e9
+        for key, runs in r.repetitions.items()
+        for run in runs
+        if (key.size, key.threads) == ("L2", 1) and "of_memset" in run
+    ]
+    return (min(speeds), max(speeds)) if speeds else (0, 0)
+
+
 # ---------------------------------------------------------------- the tables
 
 
@@ -341,6 +352,7 @@ def write_page(r, name, revision):
         ["Compiler", context.get("compiler", "")],
         ["ggml", context.get("ggml", "")],
         ["dequant", revision],
+        ["memset in L2", "{:.0f} to {:.0f} GB/s over the rows".format(*memset_range(r))],
         ["Date", date],
     ]
     parts.append(table(["", ""], [f for f in facts if f[1]]).replace("---:", "---"))
@@ -441,6 +453,13 @@ def goals(r):
 
 
 def print_goals(r):
+    slow, fast = memset_range(r)
+    if slow < 0.85 * fast:
+        print(
+            f"dequant: NOT QUIET: memset in L2 ran at {slow:.0f} to {fast:.0f} GB/s. "
+            "A busy neighbour slows\n  memset and kernels by different factors, so even "
+            "the shares are off. Run it again."
+        )
     every = [g for g in goals(r) if g[1] is not None]
     missed = [g for g in every if g[1] < g[2]]
     for what, value, goal in missed:
