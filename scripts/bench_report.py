@@ -453,6 +453,11 @@ def goals(r):
 
 
 def print_goals(r):
+    every = [g for g in goals(r) if g[1] is not None]
+    missed = [g for g in every if g[1] < g[2]]
+    for what, value, goal in missed:
+        print(f"  {what}: {value:.2f}, goal {goal:.2f}")
+    print(f"dequant: {len(every) - len(missed)} of {len(every)} goals reached")
     slow, fast = memset_range(r)
     if slow < 0.85 * fast:
         print(
@@ -460,11 +465,6 @@ def print_goals(r):
             "A busy neighbour slows\n  memset and kernels by different factors, so even "
             "the shares are off. Run it again."
         )
-    every = [g for g in goals(r) if g[1] is not None]
-    missed = [g for g in every if g[1] < g[2]]
-    for what, value, goal in missed:
-        print(f"  {what}: {value:.2f}, goal {goal:.2f}")
-    print(f"dequant: {len(every) - len(missed)} of {len(every)} goals reached")
 
 
 # ---------------------------------------------------------------- comparison
