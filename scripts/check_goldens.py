@@ -73,7 +73,7 @@ def answers(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("goldens")
-    parser.add_argument("program", nargs="+")
+    parser.add_argument("program", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     cases = answers(args.goldens)
     good = True

@@ -36,7 +36,7 @@ def difference(tensor, output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("program", nargs="+")
+    parser.add_argument("program", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     tensors = [t for t in gguf.GGUFReader(args.model).tensors if is_float(t)]
     good = True

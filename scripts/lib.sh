@@ -36,7 +36,7 @@ build() {
 }
 
 # check NAME COMMAND...: runs it, says how it went, counts. What it prints is
-# shown only if it failed; of a success, the last line that begins "dequant:".
+# shown only if it failed; of a success, the last line that begins "dequant:" or "ok:".
 check() {
   local name=$1 start=$SECONDS log detail
   shift
@@ -44,7 +44,7 @@ check() {
   printf '%-42s ' "$name"
   if "$@" >"$log" 2>&1 </dev/null; then
     passed=$((passed + 1))
-    detail=$(sed -n 's/^dequant: //p' "$log" | tail -n 1)
+    detail=$(sed -nE 's/^(dequant|ok): //p' "$log" | tail -n 1)
     printf 'ok %4d s  %s\n' $((SECONDS - start)) "$detail"
   else
     failed=$((failed + 1))
