@@ -42,9 +42,9 @@ class ConvertTest : public testing::Test {
         want = packed;
       }
       ASSERT_EQ(e.end - e.begin, want.size());
-      EXPECT_EQ(std::memcmp(bytes.data() + header.data_offset + e.begin,
-                            want.data(), want.size()),
-                0);
+      EXPECT_TRUE(std::equal(want.begin(), want.end(),
+                             reinterpret_cast<const uint8_t*>(bytes.data()) +
+                                 header.data_offset + e.begin));
     }
   }
   void ExpectError(const ConvertOptions& o, std::vector<std::string> mentions) {

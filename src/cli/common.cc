@@ -6,10 +6,10 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
-#include <regex>
 
 #include "src/cli/cli.h"
 #include "src/file/text.h"
+#include "src/model/name_filter.h"
 
 namespace dequant::cli {
 
@@ -40,10 +40,10 @@ CLI::Validator IsRegex() {
   return CLI::Validator(
       [](const std::string& pattern) {
         try {
-          const std::regex compiled(pattern);
+          const NameFilter compiled(pattern, "");
           return std::string();
-        } catch (const std::regex_error& e) {
-          return "'" + pattern + "' is not a regular expression: " + e.what();
+        } catch (const Error& e) {
+          return e.reason();
         }
       },
       "REGEX");
