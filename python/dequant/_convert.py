@@ -1,0 +1,70 @@
+"""GGUF files to safetensors files."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from . import _core
+from ._arrays import default_threads
+from ._file import PathLike, shape_reference
+from ._formats import find_dtype
+from ._progress import Progress, reporting
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
+
+
+def convert(
+    src: PathLike,
+    dst: PathLike,
+    dtype: Any = "float16",
+    *,
+    cast_all: bool = False,
+    like: Any = None,
+    include: str = "",
+    exclude: str = "",
+    max_shard_size: int | str = 0,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> dict[str, Any]:
+    """Writes a GGUF model as safetensors, every tensor dense and in its true shape.
+    Memory does not grow with the model.
+
+    dtype: of what was quantized; with cast_all plain float tensors become it too.
+    like, progress: as for load().
+    include, exclude: regular expressions that a name must, must not contain.
+    max_shard_size: splits the output; bytes, or "5GB".
+    force: overwrites what is there.
+
+    Returns a summary: "outputs" (paths), "tensors", "types", "shapes" (how many
+    from which source), "skipped" (unknown types), "bytes_in", "bytes_out",
+    "seconds", "warnings". Raises Error; then nothing is left behind.
+    """
+    with reporting(progress) as report:
+        return _core.convert(
+            os.fsencode(src),
+            os.fsencode(dst),
+            find_dtype(dtype).id,
+            cast_all,
+            default_threads(threads, False),
+            shape_reference(like),
+            include,
+            exclude,
+            _size(max_shard_size),
+            force,
+            report,
+        )
+
+
+def _size(value: int | str) -> int:
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"max_shard_size: expected 0 or more, got {value}")
+        return value
+    match = re.fullmatch(r"\s*(\d+)\s*([KMGT]I?B)?\s*", value, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"max_shard_size: expected bytes or '5GB', got {value!r}")
+    return int(match[1]) * _UNITS[(match[2] or "").upper()]

@@ -1,0 +1,294 @@
+"""GGUF files: metadata, tensors, and whole models as state dicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import _arrays, _core
+from ._formats import _FORMAT_OF, DType, Format, find_dtype
+from ._progress import Progress, reporting
+
+PathLike = str | bytes | os.PathLike
+_COPIED = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "F64": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFTensor:
+    """A tensor of an open GGUFFile."""
+
+    name: str
+    type: str  #: "Q4_K"; "unknown(43)" for a type that we do not know
+    type_id: int
+    shape: tuple[int, ...]  #: the model's, outermost first
+    shape_source: str  #: where it came from: "dims", "orig_shape" or "reference"
+    offset: int  #: of the data, in bytes from the start of the file
+    nbytes: int  #: of the data; 0 if the type is unknown
+    file: str  #: the shard that holds it
+    _owner: GGUFFile = field(repr=False, compare=False)
+    _index: int = field(repr=False, compare=False)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The bytes as they stand in the file: a read-only view of the mapped file,
+        which stays mapped as long as the view lives, also after close(). A file
+        that another program cuts short meanwhile kills the process, as with any
+        mapping; dequantize() reads and is safe from that."""
+        return self._owner._open().data(self._index)
+
+    def dequantize(
+        self,
+        rows: slice | int | None = None,
+        dtype: Any = "float16",
+        *,
+        out: Any = None,
+        threads: int | None = None,
+        framework: str | None = None,
+    ) -> Any:
+        """The values, or those of some rows; only the blocks needed are read.
+
+        rows: a slice of the first dimension with step 1, or one index, which drops
+            the dimension as in numpy.
+        dtype, out, threads: as for dequantize(). Integers and F64 keep their type.
+        framework: "numpy" (default) or "torch"; a torch dtype means torch too.
+
+        Raises ValueError or TypeError for wrong arguments, Error for a bad file.
+        """
+        form = self._format()
+        target = None if form.kind == "copied" else find_dtype(dtype)
+        begin, end, shape = self._rows(rows)
+        as_torch = _wants_torch(framework, target)
+        per_row = _arrays.elements(self.shape[1:])
+        first, last = begin * per_row, end * per_row  # elements
+        first_block = first // form.elements
+        blocks = -(-last // form.elements) - first_block if last > first else 0
+        inside = first - first_block * form.elements  # where the rows begin
+        whole = inside == 0 and blocks * form.elements == last - first
+        if target is None:
+            if out is not None:
+                raise TypeError(f"{self._subject()}: out is for dequantized values, "
+                                f"and {form.name} is copied")  # fmt: skip
+            memory = np.empty(shape, _COPIED[form.name])
+            result = _arrays.finish(memory, _copied_dtype(form), as_torch)
+        elif out is None:
+            memory = _arrays.empty(shape, target)
+            result = _arrays.finish(memory, target, as_torch)
+        else:
+            memory, result = _arrays.out_memory(out, target), out
+            as_torch = as_torch or _arrays.is_tensor(out)
+            if memory.nbytes != (last - first) * target.size:
+                raise ValueError(
+                    f"{self._subject()}: out: expected {(last - first) * target.size} "
+                    f"bytes for shape {shape}, got {memory.nbytes}"
+                )
+        into = memory if whole else np.empty(blocks * form.elements, target.storage)
+        job = (self._index, first_block, blocks, target and target.id, into)
+        self._owner._open().read([job], _arrays.default_threads(threads, as_torch), None)
+        if not whole:
+            memory.view(target.storage).reshape(-1)[:] = into[inside : inside + last - first]
+        return result
+
+    def _rows(self, rows: slice | int | None) -> tuple[int, int, tuple[int, ...]]:
+        """First row, end, and the shape of the result."""
+        if rows is None:
+            return 0, self.shape[0] if self.shape else 1, self.shape
+        if not self.shape:
+            raise ValueError(f"{self._subject()}: has no rows, its shape is ()")
+        count = self.shape[0]
+        if isinstance(rows, slice):
+            begin, end, step = rows.indices(count)
+            if step != 1:
+                raise ValueError(f"{self._subject()}: rows: expected step 1, got {step}")
+            end = max(begin, end)
+            return begin, end, (end - begin, *self.shape[1:])
+        if isinstance(rows, bool) or not hasattr(rows, "__index__"):
+            raise TypeError(
+                f"{self._subject()}: rows: expected a slice or an int, "
+                f"got {type(rows).__name__}"
+            )
+        index = rows.__index__()
+        if not -count <= index < count:
+            raise IndexError(f"{self._subject()}: row {index} of {count}")
+        index %= count
+        return index, index + 1, self.shape[1:]
+
+    def _format(self) -> Format:
+        form = _FORMAT_OF.get(self.type_id)
+        if form is None:
+            raise ValueError(f"{self._subject()}: its type, {self.type}, is not known")
+        return form
+
+    def _subject(self) -> str:
+        return f"tensor {self.name!r}"
+
+
+class Metadata(Mapping[str, Any]):
+    """Metadata of a GGUFFile. A value is decoded when it is asked for: int, float,
+    bool, str, or a list of them."""
+
+    def __init__(self, owner: GGUFFile) -> None:
+        self._owner = owner
+        self._keys = dict.fromkeys(owner._open().keys())
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._owner._open().value(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __repr__(self) -> str:
+        return f"<Metadata of {len(self)} keys>"
+
+
+class GGUFFile(Mapping[str, GGUFTensor]):
+    """An open GGUF file, or a whole set of shards: a mapping of names to tensors.
+
+    path: a file, any shard `NAME-00001-of-0000N.gguf`, or a folder with one model.
+    like: true shapes, see load().
+
+    The file is checked in full before anything is handed out; Error otherwise.
+    Close it with close() or `with`; whatever was handed out stays valid.
+    """
+
+    def __init__(self, path: PathLike, *, like: Any = None) -> None:
+        self.path = os.fspath(path)
+        self._model: _core.Model | None = _core.Model(
+            os.fsencode(path), shape_reference(like)
+        )
+        #: Every tensor, in the order of the file.
+        self.tensors: tuple[GGUFTensor, ...] = tuple(
+            GGUFTensor(*row, self, i) for i, row in enumerate(self._model.tensors())
+        )
+        self._by_name = {t.name: t for t in self.tensors}
+        self.metadata = Metadata(self)
+        #: Oddities that do not matter, one line each.
+        self.warnings: tuple[str, ...] = tuple(self._model.warnings())
+
+    def _open(self) -> _core.Model:
+        if self._model is None:
+            raise ValueError(f"{self.path!r} is closed")
+        return self._model
+
+    @property
+    def closed(self) -> bool:
+        return self._model is None
+
+    def close(self) -> None:
+        """Closes the file; calling it again does nothing."""
+        self._model = None
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getitem__(self, name: str) -> GGUFTensor:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"<GGUFFile {self.path!r}, {len(self)} tensors{', closed' * self.closed}>"
+
+
+def load(
+    path: PathLike,
+    dtype: Any = "float16",
+    *,
+    framework: str = "torch",
+    like: Any = None,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int], object] | None = None,
+    cast_all: bool = True,
+) -> dict[str, Any]:
+    """A whole model: names to dense tensors in their true shapes, as
+    `load_state_dict` takes them.
+
+    path: a file, any shard of a set, or a folder with one model.
+    dtype: of the values; integers and F64 keep theirs. With cast_all=False plain
+        F32, F16 and BF16 tensors keep theirs too, as in convert().
+    framework: "torch" or "numpy".
+    like: true shapes where the file has lost them: a safetensors file or its
+        .index.json, a .json file of names and shapes, or a mapping of names to
+        shapes or to anything with a shape, such as `module.state_dict()`.
+    progress: True for a tqdm bar, or a function of bytes done and bytes in all
+        that may return False to stop (then Error is raised).
+
+    Every tensor owns its memory. Ctrl-C stops it. Tensors of unknown type are left
+    out, with a warning. Raises Error for a bad file.
+    """
+    import warnings
+
+    target = find_dtype(dtype)
+    as_torch = _wants_torch(framework, None)
+    result: dict[str, Any] = {}
+    jobs = []
+    with GGUFFile(path, like=like) as f:
+        for i, t in enumerate(f.tensors):
+            form = _FORMAT_OF.get(t.type_id)
+            if form is None:
+                warnings.warn(
+                    f"tensor {t.name!r} is left out: its type, {t.type}, is not known",
+                    stacklevel=2,
+                )
+                continue
+            if form.kind == "copied":
+                to = _copied_dtype(form)
+            elif form.kind == "float" and not cast_all:
+                to = find_dtype(form.name)
+            else:
+                to = target
+            memory = _arrays.empty(t.shape, to)
+            blocks = t.nbytes // form.bytes
+            jobs.append((i, 0, blocks, None if form.kind == "copied" else to.id, memory))
+            result[t.name] = _arrays.finish(memory, to, as_torch)
+        with reporting(progress) as report:
+            f._open().read(jobs, _arrays.default_threads(threads, as_torch), report)
+    return result
+
+
+def shape_reference(like: Any) -> _core.ShapeReference | None:
+    """`like` as of load()."""
+    if like is None:
+        return None
+    if isinstance(like, Mapping):
+        return _core.ShapeReference(
+            "like",
+            [(name, [int(d) for d in getattr(s, "shape", s)]) for name, s in like.items()],
+        )
+    path = os.fsencode(like)
+    if path.endswith(b".json") and not path.endswith(b".index.json"):
+        return _core.ShapeReference.from_json(path)
+    return _core.ShapeReference.from_safetensors(path)
+
+
+def _copied_dtype(form: Format) -> DType:
+    storage = np.dtype(_COPIED[form.name])
+    return DType(storage.name, form.id, storage.itemsize, storage, False)
+
+
+def _wants_torch(framework: str | None, target: DType | None) -> bool:
+    if framework == "torch":
+        import torch  # noqa: F401  (an error that names it, if it is missing)
+
+        return True
+    if framework not in (None, "numpy"):
+        raise ValueError(f"framework: expected 'torch' or 'numpy', got {framework!r}")
+    return framework is None and target is not None and target.is_torch

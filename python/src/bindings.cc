@@ -1,0 +1,465 @@
+// The extension dequant._core: the library, as the Python files need it. What
+// is said about arguments is said there; here sizes are checked once more,
+// because memory is at stake.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dequant/model.h"
+#include "dequant/version.h"
+#include "src/file/gguf_value.h"
+#include "src/model/parallel.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace dequant {
+namespace {
+
+/// The memory of a Python object: contiguous, and writable if asked for.
+class Memory {
+ public:
+  Memory(nb::handle object, bool writable) {
+    const int flags = writable ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) {
+      throw nb::python_error();
+    }
+  }
+  ~Memory() { PyBuffer_Release(&view_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  uint8_t* data() const { return static_cast<uint8_t*>(view_.buf); }
+  size_t size() const { return static_cast<size_t>(view_.len); }
+
+ private:
+  Py_buffer view_;
+};
+
+void CheckSize(const Memory& memory, uint64_t want, const char* what) {
+  if (memory.size() == want) return;
+  const std::string text = std::string(what) + " has " +
+                           std::to_string(memory.size()) + " bytes, expected " +
+                           std::to_string(want);
+  throw nb::value_error(text.c_str());
+}
+
+[[noreturn]] void Fail(Status status) {
+  throw nb::value_error(ErrorString(status));
+}
+
+/// Names in a file are bytes; those that are not UTF-8 come as surrogates, so
+/// that every name has a text of its own.
+nb::str Text(std::string_view s) {
+  return nb::steal<nb::str>(PyUnicode_DecodeUTF8(
+      s.data(), static_cast<Py_ssize_t>(s.size()), "surrogateescape"));
+}
+
+std::string Bytes(nb::str s) {
+  const nb::object bytes =
+      nb::steal(PyUnicode_AsEncodedString(s.ptr(), "utf-8", "surrogateescape"));
+  if (!bytes.is_valid()) throw nb::python_error();
+  return {PyBytes_AsString(bytes.ptr()),
+          static_cast<size_t>(PyBytes_Size(bytes.ptr()))};
+}
+
+nb::tuple ShapeTuple(const std::vector<uint64_t>& shape) {
+  nb::list list;
+  for (const uint64_t d : shape) list.append(d);
+  return nb::tuple(list);
+}
+
+/// A metadata value at `p`, which is moved behind it.
+nb::object ToPython(KvType type, const uint8_t*& p) {
+  if (type == KvType::kString) {
+    const auto n = Load<uint64_t>(p);
+    p += 8 + n;
+    return Text({reinterpret_cast<const char*>(p - n), n});
+  }
+  if (type == KvType::kArray) {
+    const auto element = static_cast<KvType>(Load<uint32_t>(p));
+    const auto count = Load<uint64_t>(p + 4);
+    p += 12;
+    nb::list list;
+    for (uint64_t i = 0; i < count; ++i) list.append(ToPython(element, p));
+    return list;
+  }
+  const uint64_t size = ScalarBytes(type);
+  const KeyValue one{"", "", type, type, 1, {p, size}, 0};
+  p += size;
+  if (type == KvType::kBool) return nb::bool_(one.AsUint() != 0);
+  if (!one.IsInteger()) return nb::float_(one.AsFloat());
+  return type == KvType::kUint64 ? nb::int_(one.AsUint())
+                                 : nb::int_(one.AsInt());
+}
+
+/// Reports to a Python callable (or None) and looks for Ctrl-C. What Python
+/// raises ends the work, and Rethrow() raises it again.
+class Reporter {
+ public:
+  explicit Reporter(nb::object callable) : callable_(std::move(callable)) {}
+
+  ProgressFn Function() {
+    return [this](uint64_t done, uint64_t total) {
+      const nb::gil_scoped_acquire gil;
+      try {
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
+        return callable_.is_none() ||
+               !callable_(done, total).is(nb::bool_(false));
+      } catch (nb::python_error& e) {
+        error_.emplace(std::move(e));
+        return false;
+      }
+    };
+  }
+
+  /// With the GIL held, after Cancelled.
+  void Rethrow() {
+    if (error_) throw nb::python_error(std::move(*error_));
+  }
+
+ private:
+  nb::object callable_;
+  std::optional<nb::python_error> error_;
+};
+
+/// Runs `work` without the GIL.
+template <class Work>
+auto WithoutGil(Reporter& reporter, const Work& work) {
+  try {
+    const nb::gil_scoped_release release;
+    return work();
+  } catch (const Cancelled&) {
+    reporter.Rethrow();
+    throw;
+  }
+}
+
+void Run(int32_t type_id, nb::handle source, int32_t out_type, nb::handle out,
+         int threads) {
+  const TypeInfo* type = FindType(type_id);
+  if (!type) Fail(Status::kUnknownType);
+  const Memory from(source, false), to(out, true);
+  const auto dtype = static_cast<DType>(out_type);
+  const uint64_t blocks =
+      from.size() / static_cast<uint64_t>(type->block_bytes);
+  const uint64_t n = blocks * static_cast<uint64_t>(type->block_elements);
+  CheckSize(from, blocks * static_cast<uint64_t>(type->block_bytes), "data");
+  CheckSize(to, n * SizeOf(dtype), "out");
+  Status status;
+  {
+    const nb::gil_scoped_release release;
+    status = Dequantize(type_id, from.data(), dtype, to.data(),
+                        static_cast<int64_t>(n), threads);
+  }
+  if (status != Status::kOk) Fail(status);
+}
+
+/// An open model; what is handed out keeps it alive.
+class Model {
+ public:
+  Model(nb::bytes path, std::optional<ShapeReference> reference)
+      : files_(ModelFiles::Open(std::string(path.c_str(), path.size()))) {
+    for (const ModelTensor& t : files_.tensors()) {
+      shapes_.push_back(
+          ResolveShape(files_, t, reference ? &*reference : nullptr));
+    }
+  }
+
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  /// (name, type name, type id, shape, shape source, offset, bytes, file)
+  nb::list Tensors() const {
+    nb::list out;
+    for (size_t i = 0; i < shapes_.size(); ++i) {
+      const ModelTensor& t = files_.tensors()[i];
+      const std::string_view source = Name(shapes_[i].source);
+      out.append(nb::make_tuple(
+          Text(t.info->name), TypeName(t.info->type_id), t.info->type_id,
+          ShapeTuple(shapes_[i].shape), nb::str(source.data(), source.size()),
+          t.info->offset, t.info->bytes, Text(t.file->path())));
+    }
+    return out;
+  }
+
+  nb::list Keys() const {
+    nb::list out;
+    for (const GgufFile& f : files_.files()) {
+      for (const KeyValue& kv : f.metadata()) {
+        if (files_.Find(kv.key) == &kv) out.append(Text(kv.key));
+      }
+    }
+    return out;
+  }
+
+  /// The value of a key; KeyError if it is absent.
+  nb::object Value(nb::str key) const {
+    const KeyValue* kv = files_.Find(Bytes(key));
+    if (!kv) throw nb::key_error(nb::str(key).c_str());
+    // Strings and arrays stand right behind their lengths.
+    const uint8_t* p = kv->bytes.data() - (kv->type == KvType::kString  ? 8
+                                           : kv->type == KvType::kArray ? 12
+                                                                        : 0);
+    return ToPython(kv->type, p);
+  }
+
+  nb::list Warnings() const {
+    nb::list out;
+    for (const std::string& w : files_.warnings()) out.append(Text(w));
+    return out;
+  }
+
+  const ModelTensor& At(size_t i) const {
+    if (i >= shapes_.size()) throw nb::index_error();
+    return files_.tensors()[i];
+  }
+
+  const ModelFiles& files() const { return files_; }
+
+ private:
+  ModelFiles files_;
+  std::vector<ResolvedShape> shapes_;  // of files_.tensors()
+};
+
+/// A run of blocks of a tensor and where its values go; no dtype: bytes are
+/// copied.
+struct Job {
+  ModelTensor tensor;
+  uint64_t first_block;
+  uint64_t blocks;
+  std::optional<DType> dtype;
+  std::unique_ptr<Memory> out;
+
+  uint64_t BlockOut() const {
+    const TypeInfo& type = *tensor.info->type;
+    return dtype ? static_cast<uint64_t>(type.block_elements) * SizeOf(*dtype)
+                 : static_cast<uint64_t>(type.block_bytes);
+  }
+
+  void Do(uint64_t begin, uint64_t count, Scratch& scratch) const {
+    const TypeInfo& type = *tensor.info->type;
+    const auto block_bytes = static_cast<uint64_t>(type.block_bytes);
+    const uint64_t from = (first_block + begin) * block_bytes;
+    const uint64_t bytes = count * block_bytes;
+    uint8_t* to = out->data() + begin * BlockOut();
+    if (!dtype || type.id == static_cast<int32_t>(*dtype)) {
+      tensor.file->Read(*tensor.info, from, {to, bytes});
+      return;
+    }
+    const auto buffer = scratch.in.Get(bytes);
+    tensor.file->Read(*tensor.info, from, buffer);
+    const Status status =
+        Dequantize(type.id, buffer.data(), *dtype, to,
+                   static_cast<int64_t>(count) * type.block_elements, 1);
+    if (status != Status::kOk) {
+      throw Error(tensor.file->path(),
+                  static_cast<int64_t>(tensor.info->offset),
+                  Tensor(tensor.info->name), ErrorString(status));
+    }
+  }
+};
+
+/// (tensor index, first block, blocks, dtype or None, writable memory)
+using JobRow =
+    std::tuple<size_t, uint64_t, uint64_t, std::optional<int32_t>, nb::object>;
+
+void Read(const Model& model, const std::vector<JobRow>& rows, int threads,
+          nb::object progress) {
+  constexpr uint64_t kSliceBytes = 512 << 10;  // of output, about
+  struct Slice {
+    size_t job;
+    uint64_t block, blocks;
+  };
+  std::vector<Job> jobs;
+  std::vector<Slice> slices;
+  uint64_t total = 0;
+  for (const auto& [index, first, blocks, dtype, out] : rows) {
+    const ModelTensor& t = model.At(index);
+    if (!t.info->type) Fail(Status::kUnknownType);
+    const uint64_t all =
+        t.info->bytes / static_cast<uint64_t>(t.info->type->block_bytes);
+    if (first > all || blocks > all - first) throw nb::index_error();
+    Job job{t, first, blocks, std::nullopt,
+            std::make_unique<Memory>(out, true)};
+    if (dtype) job.dtype = static_cast<DType>(*dtype);
+    const uint64_t block_out = job.BlockOut();
+    CheckSize(*job.out, blocks * block_out, "out");
+    const uint64_t step = std::max<uint64_t>(1, kSliceBytes / block_out);
+    for (uint64_t b = 0; b < blocks; b += step) {
+      slices.push_back({jobs.size(), b, std::min(step, blocks - b)});
+    }
+    total += blocks * block_out;
+    jobs.push_back(std::move(job));
+  }
+
+  Reporter reporter(std::move(progress));
+  WithoutGil(reporter, [&] {
+    const auto work = [&](size_t i, Scratch& scratch) {
+      const Job& job = jobs[slices[i].job];
+      job.Do(slices[i].block, slices[i].blocks, scratch);
+      return slices[i].blocks * job.BlockOut();
+    };
+    if (slices.size() == 1) {  // not worth a thread
+      Scratch scratch;
+      work(0, scratch);
+    } else {
+      ParallelFor(slices.size(), threads, total, reporter.Function(), work);
+    }
+    model.files().CheckUnchanged();
+  });
+}
+
+ShapeReference Reference(
+    const std::string& name,
+    const std::vector<std::pair<nb::str, std::vector<uint64_t>>>& shapes) {
+  ShapeReference reference{name, {}};
+  for (const auto& [key, shape] : shapes) reference.shapes[Bytes(key)] = shape;
+  return reference;
+}
+
+nb::dict ConvertFile(nb::bytes source, nb::bytes target, int32_t dtype,
+                     bool cast_all, int threads,
+                     std::optional<ShapeReference> reference,
+                     const std::string& include, const std::string& exclude,
+                     uint64_t max_shard_size, bool force, nb::object progress) {
+  Reporter reporter(std::move(progress));
+  ConvertOptions options;
+  options.dtype = static_cast<DType>(dtype);
+  options.cast_all = cast_all;
+  options.threads = threads;
+  options.reference = std::move(reference);
+  options.include = include;
+  options.exclude = exclude;
+  options.max_shard_size = max_shard_size;
+  options.force = force;
+  options.progress = reporter.Function();
+  const std::string in(source.c_str(), source.size());
+  const std::string out(target.c_str(), target.size());
+  const ConvertSummary s =
+      WithoutGil(reporter, [&] { return Convert(in, out, options); });
+
+  const auto texts = [](const std::vector<std::string>& strings) {
+    nb::list list;
+    for (const std::string& text : strings) list.append(Text(text));
+    return list;
+  };
+  nb::dict types, shapes, summary;
+  for (const auto& [type, n] : s.tensors_per_type) types[type.c_str()] = n;
+  for (const auto& [source_kind, n] : s.shapes.counts) {
+    shapes[std::string(Name(source_kind)).c_str()] = n;
+  }
+  summary["outputs"] = texts(s.outputs);
+  summary["tensors"] = s.tensors;
+  summary["types"] = types;
+  summary["shapes"] = shapes;
+  summary["skipped"] = texts(s.skipped);
+  summary["bytes_in"] = s.bytes_in;
+  summary["bytes_out"] = s.bytes_out;
+  summary["seconds"] = s.seconds;
+  summary["warnings"] = texts(s.warnings);
+  return summary;
+}
+
+/// dequant.Error with what the C++ one carries.
+void RaiseError(const Error& e, nb::handle type) {
+  nb::object error = type(Text(e.what()));
+  error.attr("file") = Text(e.file());
+  error.attr("offset") =
+      e.offset() < 0 ? nb::none() : nb::object(nb::int_(e.offset()));
+  error.attr("subject") = Text(e.subject());
+  error.attr("reason") = Text(e.reason());
+  PyErr_SetObject(type.ptr(), error.ptr());
+}
+
+}  // namespace
+}  // namespace dequant
+
+NB_MODULE(_core, m) {
+  using namespace dequant;
+  m.doc() = "libdequant, as the Python files of this package use it.";
+  m.attr("__version__") = kVersion;
+
+  nb::object error = nb::steal(PyErr_NewExceptionWithDoc(
+      "dequant.Error",
+      "Something is wrong with a file: its path, the byte offset (or None), "
+      "the subject such as \"tensor 'X'\" and the reason are attributes.",
+      PyExc_ValueError, nullptr));
+  m.attr("Error") = error;
+  // The module keeps it alive.
+  nb::register_exception_translator(
+      [](const std::exception_ptr& p, void* type) {
+        try {
+          std::rethrow_exception(p);
+        } catch (const Error& e) {
+          RaiseError(e, static_cast<PyObject*>(type));
+        }
+      },
+      error.ptr());
+
+  m.def("types", [] {
+    nb::list out;
+    for (const TypeInfo& t : Types()) {
+      out.append(nb::make_tuple(nb::str(t.name.data(), t.name.size()), t.id,
+                                t.block_elements, t.block_bytes,
+                                t.kind == TypeKind::kBlock   ? "quantized"
+                                : t.kind == TypeKind::kFloat ? "float"
+                                                             : "copied"));
+    }
+    return out;
+  });
+  m.def("target", &Target);
+  m.def("targets", [] {
+    nb::list out;
+    for (const std::string& t : Targets()) out.append(t);
+    return out;
+  });
+  m.def("run", &Run, "type_id"_a, "source"_a, "out_type"_a, "out"_a,
+        "threads"_a);
+  m.def("convert", &ConvertFile, "source"_a, "target"_a, "dtype"_a,
+        "cast_all"_a, "threads"_a, "reference"_a.none(), "include"_a,
+        "exclude"_a, "max_shard_size"_a, "force"_a, "progress"_a.none());
+
+  nb::class_<ShapeReference>(m, "ShapeReference")
+      .def(nb::new_(&Reference), "name"_a, "shapes"_a)
+      .def_static(
+          "from_safetensors",
+          [](nb::bytes path) {
+            return ShapeReference::FromSafetensors({path.c_str(), path.size()});
+          },
+          "path"_a)
+      .def_static(
+          "from_json",
+          [](nb::bytes path) {
+            return ShapeReference::FromJson({path.c_str(), path.size()});
+          },
+          "path"_a);
+
+  nb::class_<Model>(m, "Model")
+      .def(nb::init<nb::bytes, std::optional<ShapeReference>>(), "path"_a,
+           "reference"_a.none())
+      .def("tensors", &Model::Tensors)
+      .def("keys", &Model::Keys)
+      .def("value", &Model::Value, "key"_a)
+      .def("warnings", &Model::Warnings)
+      .def(
+          "data",
+          [](const Model& self, size_t index) {
+            const ModelTensor& t = self.At(index);
+            const auto bytes = t.file->Map(*t.info);
+            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(
+                bytes.data(), {bytes.size()}, nb::find(self));
+          },
+          "index"_a)
+      .def("read", &Read, "jobs"_a, "threads"_a, "progress"_a.none());
+}
