@@ -3,7 +3,8 @@
 //   byte 0     qs      32 bytes, one per row of 8: bits 0-7 of its index
 //   byte 32    qh      16 bytes, one nibble per row, low ones first: bits 8-10
 //                      of its index; bit 3 makes its offset negative
-//   byte 48    scales  4 words, each four scales of 3 bits, one per 16 elements,
+//   byte 48    scales  4 words, each four scales of 3 bits, one per 16
+//   elements,
 //                      lowest first; their top nibbles, lowest first, are d,
 //                      the F16 scale of the scales
 //

@@ -46,8 +46,8 @@ struct Unpack<IQ4_NL> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ4_NL& b, Sink& sink) {
     const float d = Half(b.d);
-    const I8x16 values = hn::LoadU(di8, kValuesIq4nl);
-    const U8x16 qs = Load16Bytes(b.qs);
+    const SignedCodes values = LoadCodes(kValuesIq4nl);
+    const Codes qs = LoadCodes(b.qs);
     sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), d);
     sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), d);
   }

@@ -59,10 +59,10 @@ struct Unpack<IQ4_XS> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ4_XS& b, Sink& sink) {
     const float d = Half(b.d);
-    const I8x16 values = hn::LoadU(di8, kValuesIq4nl);
+    const SignedCodes values = LoadCodes(kValuesIq4nl);
     for (int j = 0; j < 8; ++j) {
       const float scale = d * static_cast<float>(IQ4_XS::Scale(b, j));
-      const U8x16 qs = Load16Bytes(b.qs + 16 * j);
+      const Codes qs = LoadCodes(b.qs + 16 * j);
       sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), scale);
       sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), scale);
     }

@@ -25,14 +25,20 @@ namespace hn = hwy::HWY_NAMESPACE;
 // x86 before AVX2 has no instruction for F32 <-> F16.
 #define DEQUANT_NO_F16C (HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSE4)
 
-// The 16 bits of each value in 32-bit lanes. Integer arithmetic: AVX-512's
-// BF16 instruction would flush subnormals. NaN must be canonical already.
+// The BF16 of each value in the upper half of its 32-bit lane; rests below.
+// Integer arithmetic: AVX-512's BF16 instruction would flush subnormals. NaN
+// must be canonical already.
 template <class DF, class V>
-HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> Bf16Bits(DF, V v) {
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF, V v) {
   const hn::RebindToUnsigned<DF> du;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-  return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7FFF)), odd));
+  return hn::Add(hn::Add(bits, hn::Set(du, 0x7FFF)), odd);
+}
+// The 16 bits of each value in 32-bit lanes.
+template <class DF, class V>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> Bf16Bits(DF df, V v) {
+  return hn::ShiftRight<16>(RoundedBf16(df, v));
 }
 
 #if DEQUANT_NO_F16C
@@ -132,6 +138,17 @@ HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
   StoreAs<T>(df, lo, to);
   StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
 }
+
+#if HWY_TARGET == HWY_AVX2
+// Stores two vectors as BF16, in turn one value of each.
+template <class DF, class V>
+HWY_INLINE void StoreBf16InTurn(DF df, V even, V odd, uint8_t* to) {
+  const hn::Repartition<uint16_t, DF> du16;
+  hn::StoreU(hn::OddEven(hn::BitCast(du16, RoundedBf16(df, odd)),
+                         hn::BitCast(du16, Bf16Bits(df, even))),
+             du16, reinterpret_cast<uint16_t*>(to));
+}
+#endif
 
 // Loads one vector of From as F32; NaN passes through.
 template <typename From, class DF>

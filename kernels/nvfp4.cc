@@ -59,14 +59,28 @@ struct Unpack<NVFP4> {
   HWY_INLINE static void Do(const NVFP4& b, Sink& sink) {
     float scale[4];
     Scales(b.d, scale);
-    const I8x16 values = hn::LoadU(di8, kValuesFp4);
+    const SignedCodes values = LoadCodes(kValuesFp4);
     for (int i = 0; i < 4; i += 2) {
-      const U8x16 qs = Load16Bytes(b.qs + 8 * i);
-      const I8x16 lo = hn::TableLookupBytes(values, Signed(LowNibbles(qs)));
-      const I8x16 hi = hn::TableLookupBytes(values, Signed(HighNibbles(qs)));
-      sink(hn::ConcatLowerLower(di8, hi, lo), scale[i]);
-      sink(hn::ConcatUpperUpper(di8, hi, lo), scale[i + 1]);
+      const Codes qs = LoadCodes(b.qs + 8 * i);
+      const SignedCodes lo =
+          hn::TableLookupBytes(values, Signed(LowNibbles(qs)));
+      const SignedCodes hi =
+          hn::TableLookupBytes(values, Signed(HighNibbles(qs)));
+      sink(LowHalves(lo, hi), scale[i]);
+      sink(HighHalves(lo, hi), scale[i + 1]);
     }
+  }
+
+  // Elements 0-7 and 8-15 of the first and of the second 16.
+  HWY_INLINE static SignedCodes LowHalves(SignedCodes lo, SignedCodes hi) {
+    const hn::Repartition<uint64_t, decltype(dsigned)> d64;
+    return hn::BitCast(dsigned, hn::InterleaveLower(hn::BitCast(d64, lo),
+                                                    hn::BitCast(d64, hi)));
+  }
+  HWY_INLINE static SignedCodes HighHalves(SignedCodes lo, SignedCodes hi) {
+    const hn::Repartition<uint64_t, decltype(dsigned)> d64;
+    return hn::BitCast(dsigned, hn::InterleaveUpper(d64, hn::BitCast(d64, lo),
+                                                    hn::BitCast(d64, hi)));
   }
 
   // Half of the four E4M3 scales: the bits in place, the bias mended by an

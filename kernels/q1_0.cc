@@ -41,9 +41,10 @@ struct Unpack<Q1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, Sink& sink) {
     const float d = Half(b.d);
-    const I8x16 plus = hn::Set(di8, 1), minus = hn::Set(di8, -1);
+    const SignedCodes plus = hn::Set(dsigned, 1), minus = hn::Set(dsigned, -1);
     for (int i = 0; i < 16; i += 2) {
-      sink(hn::IfThenElse(hn::RebindMask(di8, Bits16(b.qs + i)), plus, minus),
+      sink(hn::IfThenElse(hn::RebindMask(dsigned, CodeBits(b.qs + i)), plus,
+                          minus),
            d);
     }
   }

@@ -43,26 +43,26 @@ struct Unpack<Q2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, Sink& sink) {
     const float d = Half(b.d);
-    const hn::Repartition<uint16_t, decltype(du8)> du16;
-    const U8x16 qs = Load16Bytes(b.qs);
-    const U8x16 q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
-    const U8x16 q2 = Field<4, 2>(qs), q3 = Field<6, 2>(qs);
-    Put(hn::BitCast(du16, hn::InterleaveLower(du8, q0, q1)),
-        hn::BitCast(du16, hn::InterleaveLower(du8, q2, q3)), d, sink);
-    Put(hn::BitCast(du16, hn::InterleaveUpper(du8, q0, q1)),
-        hn::BitCast(du16, hn::InterleaveUpper(du8, q2, q3)), d, sink);
+    const hn::Repartition<uint16_t, decltype(dcodes)> du16;
+    const Codes qs = LoadCodes(b.qs);
+    const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
+    const Codes q2 = Field<4, 2>(qs), q3 = Field<6, 2>(qs);
+    Put(hn::BitCast(du16, hn::InterleaveLower(dcodes, q0, q1)),
+        hn::BitCast(du16, hn::InterleaveLower(dcodes, q2, q3)), d, sink);
+    Put(hn::BitCast(du16, hn::InterleaveUpper(dcodes, q0, q1)),
+        hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
   }
 
   // 32 elements: those at even and odd places of each four, as bytes 0-1 and
   // 2-3.
   template <class V16, class Sink>
   HWY_INLINE static void Put(V16 first, V16 second, float d, Sink& sink) {
-    const hn::Repartition<uint16_t, decltype(du8)> du16;
-    const I8x16 one = hn::Set(di8, 1);
-    sink(hn::Sub(hn::BitCast(di8, hn::InterleaveLower(du16, first, second)),
+    const hn::Repartition<uint16_t, decltype(dcodes)> du16;
+    const SignedCodes one = hn::Set(dsigned, 1);
+    sink(hn::Sub(hn::BitCast(dsigned, hn::InterleaveLower(du16, first, second)),
                  one),
          d);
-    sink(hn::Sub(hn::BitCast(di8, hn::InterleaveUpper(du16, first, second)),
+    sink(hn::Sub(hn::BitCast(dsigned, hn::InterleaveUpper(du16, first, second)),
                  one),
          d);
   }

@@ -52,13 +52,13 @@ template <>
 struct Unpack<Q2_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_K& b, Sink& sink) {
-    const U8x16 scales = Load16Bytes(b.scales);
+    const Codes scales = LoadCodes(b.scales);
     float scale[16], offset[16];
-    Scales16(Signed(LowNibbles(scales)), Half(b.d), scale);
-    Scales16(Signed(HighNibbles(scales)), -Half(b.dmin), offset);
+    Scales16(LowNibbles(scales), Half(b.d), scale);
+    Scales16(HighNibbles(scales), -Half(b.dmin), offset);
     for (int half = 0; half < 2; ++half) {
-      const U8x16 q0 = Load16Bytes(b.qs + 32 * half);
-      const U8x16 q1 = Load16Bytes(b.qs + 32 * half + 16);
+      const Codes q0 = LoadCodes(b.qs + 32 * half);
+      const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
       Row<0>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
       Row<1>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
       Row<2>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
@@ -68,11 +68,11 @@ struct Unpack<Q2_K> {
 
   // Elements 32 kRow to 32 kRow + 31 of one half.
   template <int kRow, class Sink>
-  HWY_INLINE static void Row(U8x16 q0, U8x16 q1, const float* scale,
+  HWY_INLINE static void Row(Codes q0, Codes q1, const float* scale,
                              const float* offset, Sink& sink) {
     constexpr int i = 2 * kRow;
-    sink(Signed(Field<i, 2>(q0)), scale[i], offset[i]);
-    sink(Signed(Field<i, 2>(q1)), scale[i + 1], offset[i + 1]);
+    sink(Field<i, 2>(q0), scale[i], offset[i]);
+    sink(Field<i, 2>(q1), scale[i + 1], offset[i + 1]);
   }
 };
 

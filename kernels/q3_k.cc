@@ -67,24 +67,24 @@ struct Unpack<Q3_K> {
   }
 
   // The 16 scales, 6 bits each.
-  HWY_INLINE static I8x16 ScaleCodes(const uint8_t* s) {
+  HWY_INLINE static SignedCodes ScaleCodes(const uint8_t* s) {
     const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
     constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;
     const uint32_t codes[4] = {
         (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
         (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh)};
-    const I8x16 v = hn::LoadU(di8, reinterpret_cast<const int8_t*>(codes));
-    return hn::Sub(v, hn::Set(di8, 32));
+    const SignedCodes v = LoadCodes(reinterpret_cast<const int8_t*>(codes));
+    return hn::Sub(v, hn::Set(dsigned, 32));
   }
 
   // Elements 32 kRow to 32 kRow + 31 of the super-block.
   template <int kRow, class Sink>
   HWY_INLINE static void Row(const Q3_K& b, const float* scale, Sink& sink) {
     const uint8_t* qs = b.qs + kRow / 4 * 32;
-    const I8x16 four = hn::Set(di8, 4);
+    const SignedCodes four = hn::Set(dsigned, 4);
     for (int i = 0; i < 2; ++i) {
-      const U8x16 low = Field<kRow % 4 * 2, 2>(Load16Bytes(qs + 16 * i));
-      const U8x16 high = Field<kRow, 1, 2>(Load16Bytes(b.hmask + 16 * i));
+      const Codes low = Field<kRow % 4 * 2, 2>(LoadCodes(qs + 16 * i));
+      const Codes high = Field<kRow, 1, 2>(LoadCodes(b.hmask + 16 * i));
       sink(hn::Sub(Signed(hn::Or(low, high)), four), scale[2 * kRow + i]);
     }
   }

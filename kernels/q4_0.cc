@@ -44,8 +44,8 @@ struct Unpack<Q4_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_0& b, Sink& sink) {
     const float d = Half(b.d);
-    const U8x16 qs = Load16Bytes(b.qs);
-    const I8x16 eight = hn::Set(di8, 8);
+    const Codes qs = LoadCodes(b.qs);
+    const SignedCodes eight = hn::Set(dsigned, 8);
     sink(hn::Sub(Signed(LowNibbles(qs)), eight), d);
     sink(hn::Sub(Signed(HighNibbles(qs)), eight), d);
   }

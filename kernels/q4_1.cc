@@ -47,9 +47,9 @@ struct Unpack<Q4_1> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_1& b, Sink& sink) {
     const float d = Half(b.d), m = Half(b.m);
-    const U8x16 qs = Load16Bytes(b.qs);
-    sink(Signed(LowNibbles(qs)), d, m);
-    sink(Signed(HighNibbles(qs)), d, m);
+    const Codes qs = LoadCodes(b.qs);
+    sink(LowNibbles(qs), d, m);
+    sink(HighNibbles(qs), d, m);
   }
 };
 

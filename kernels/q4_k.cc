@@ -59,12 +59,12 @@ struct Unpack<Q4_K> {
     float scale[8], offset[8];
     ScalesMinsK(b.scales, Half(b.d), Half(b.dmin), scale, offset);
     for (int i = 0; i < 8; i += 2) {
-      const U8x16 q0 = Load16Bytes(b.qs + 16 * i);
-      const U8x16 q1 = Load16Bytes(b.qs + 16 * i + 16);
-      sink(Signed(LowNibbles(q0)), scale[i], offset[i]);
-      sink(Signed(LowNibbles(q1)), scale[i], offset[i]);
-      sink(Signed(HighNibbles(q0)), scale[i + 1], offset[i + 1]);
-      sink(Signed(HighNibbles(q1)), scale[i + 1], offset[i + 1]);
+      const Codes q0 = LoadCodes(b.qs + 16 * i);
+      const Codes q1 = LoadCodes(b.qs + 16 * i + 16);
+      sink(LowNibbles(q0), scale[i], offset[i]);
+      sink(LowNibbles(q1), scale[i], offset[i]);
+      sink(HighNibbles(q0), scale[i + 1], offset[i + 1]);
+      sink(HighNibbles(q1), scale[i + 1], offset[i + 1]);
     }
   }
 };

@@ -49,11 +49,11 @@ struct Unpack<Q5_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_0& b, Sink& sink) {
     const float d = Half(b.d);
-    const U8x16 qs = Load16Bytes(b.qs);
+    const Codes qs = LoadCodes(b.qs);
     // nibble - 16, which is setting the upper four bits, where bit 4 is clear
-    const U8x16 minus16 = hn::Set(du8, 0xF0);
-    const U8x16 lo = hn::IfThenZeroElse(Bits16(b.qh), minus16);
-    const U8x16 hi = hn::IfThenZeroElse(Bits16(b.qh + 2), minus16);
+    const Codes minus16 = hn::Set(dcodes, 0xF0);
+    const Codes lo = hn::IfThenZeroElse(CodeBits(b.qh), minus16);
+    const Codes hi = hn::IfThenZeroElse(CodeBits(b.qh + 2), minus16);
     sink(Signed(hn::Or(LowNibbles(qs), lo)), d);
     sink(Signed(hn::Or(HighNibbles(qs), hi)), d);
   }

@@ -52,12 +52,12 @@ struct Unpack<Q5_1> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_1& b, Sink& sink) {
     const float d = Half(b.d), m = Half(b.m);
-    const U8x16 qs = Load16Bytes(b.qs);
-    const U8x16 plus16 = hn::Set(du8, 16);
-    const U8x16 lo = hn::IfThenElseZero(Bits16(b.qh), plus16);
-    const U8x16 hi = hn::IfThenElseZero(Bits16(b.qh + 2), plus16);
-    sink(Signed(hn::Or(LowNibbles(qs), lo)), d, m);
-    sink(Signed(hn::Or(HighNibbles(qs), hi)), d, m);
+    const Codes qs = LoadCodes(b.qs);
+    const Codes plus16 = hn::Set(dcodes, 16);
+    const Codes lo = hn::IfThenElseZero(CodeBits(b.qh), plus16);
+    const Codes hi = hn::IfThenElseZero(CodeBits(b.qh + 2), plus16);
+    sink(hn::Or(LowNibbles(qs), lo), d, m);
+    sink(hn::Or(HighNibbles(qs), hi), d, m);
   }
 };
 

@@ -72,18 +72,15 @@ struct Unpack<Q5_K> {
   HWY_INLINE static void Pair(const Q5_K& b, const float* scale,
                               const float* offset, Sink& sink) {
     constexpr int r = 2 * kPair;
-    const U8x16 q0 = Load16Bytes(b.qs + 32 * kPair);
-    const U8x16 q1 = Load16Bytes(b.qs + 32 * kPair + 16);
-    const U8x16 h0 = Load16Bytes(b.qh), h1 = Load16Bytes(b.qh + 16);
-    sink(Code(LowNibbles(q0), Field<r, 1, 4>(h0)), scale[r], offset[r]);
-    sink(Code(LowNibbles(q1), Field<r, 1, 4>(h1)), scale[r], offset[r]);
-    sink(Code(HighNibbles(q0), Field<r + 1, 1, 4>(h0)), scale[r + 1],
+    const Codes q0 = LoadCodes(b.qs + 32 * kPair);
+    const Codes q1 = LoadCodes(b.qs + 32 * kPair + 16);
+    const Codes h0 = LoadCodes(b.qh), h1 = LoadCodes(b.qh + 16);
+    sink(hn::Or(LowNibbles(q0), Field<r, 1, 4>(h0)), scale[r], offset[r]);
+    sink(hn::Or(LowNibbles(q1), Field<r, 1, 4>(h1)), scale[r], offset[r]);
+    sink(hn::Or(HighNibbles(q0), Field<r + 1, 1, 4>(h0)), scale[r + 1],
          offset[r + 1]);
-    sink(Code(HighNibbles(q1), Field<r + 1, 1, 4>(h1)), scale[r + 1],
+    sink(hn::Or(HighNibbles(q1), Field<r + 1, 1, 4>(h1)), scale[r + 1],
          offset[r + 1]);
-  }
-  HWY_INLINE static I8x16 Code(U8x16 low, U8x16 high) {
-    return Signed(hn::Or(low, high));
   }
 };
 

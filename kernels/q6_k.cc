@@ -53,14 +53,14 @@ struct Unpack<Q6_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q6_K& b, Sink& sink) {
     float scale[16];
-    Scales16(hn::LoadU(di8, b.scales), Half(b.d), scale);
+    Scales16(LoadCodes(b.scales), Half(b.d), scale);
     for (int half = 0; half < 2; ++half) {
       const uint8_t* ql = b.ql + 64 * half;
       const float* s = scale + 8 * half;
-      const U8x16 l0 = Load16Bytes(ql), l1 = Load16Bytes(ql + 16);
-      const U8x16 l2 = Load16Bytes(ql + 32), l3 = Load16Bytes(ql + 48);
-      const U8x16 h0 = Load16Bytes(b.qh + 32 * half);
-      const U8x16 h1 = Load16Bytes(b.qh + 32 * half + 16);
+      const Codes l0 = LoadCodes(ql), l1 = LoadCodes(ql + 16);
+      const Codes l2 = LoadCodes(ql + 32), l3 = LoadCodes(ql + 48);
+      const Codes h0 = LoadCodes(b.qh + 32 * half);
+      const Codes h1 = LoadCodes(b.qh + 32 * half + 16);
       sink(Code(LowNibbles(l0), Field<0, 2, 4>(h0)), s[0]);
       sink(Code(LowNibbles(l1), Field<0, 2, 4>(h1)), s[1]);
       sink(Code(LowNibbles(l2), Field<2, 2, 4>(h0)), s[2]);
@@ -72,8 +72,8 @@ struct Unpack<Q6_K> {
     }
   }
 
-  HWY_INLINE static I8x16 Code(U8x16 low, U8x16 high) {
-    return hn::Sub(Signed(hn::Or(low, high)), hn::Set(di8, 32));
+  HWY_INLINE static SignedCodes Code(Codes low, Codes high) {
+    return hn::Sub(Signed(hn::Or(low, high)), hn::Set(dsigned, 32));
   }
 };
 

@@ -41,8 +41,8 @@ struct Unpack<Q8_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q8_0& b, Sink& sink) {
     const float d = Half(b.d);
-    sink(hn::LoadU(di8, b.qs), d);
-    sink(hn::LoadU(di8, b.qs + 16), d);
+    sink(LoadCodes(b.qs), d);
+    sink(LoadCodes(b.qs + 16), d);
   }
 };
 

@@ -44,6 +44,7 @@ struct Unpack<Q8_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, Sink& sink) {
     const float d = hwy::BitCastScalar<float>(Load32(b.d));
+    // No SignedCodes: times 2^-24 such a scale can lose bits.
     for (int i = 0; i < 256; i += 16) sink(hn::LoadU(di8, b.qs + i), d);
   }
 };

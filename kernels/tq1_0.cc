@@ -58,14 +58,14 @@ struct Unpack<TQ1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, Sink& sink) {
     const float d = Half(b.d);
-    U8x16 v0 = Load16Bytes(b.qs), v1 = Load16Bytes(b.qs + 16);
+    Codes v0 = LoadCodes(b.qs), v1 = LoadCodes(b.qs + 16);
     for (int n = 0; n < 5; ++n) {
       sink(Code(v0), d);
       sink(Code(v1), d);
       v0 = Next(v0);
       v1 = Next(v1);
     }
-    U8x16 v2 = Load16Bytes(b.qs + 32);
+    Codes v2 = LoadCodes(b.qs + 32);
     for (int n = 0; n < 5; ++n) {
       sink(Code(v2), d);
       v2 = Next(v2);
@@ -74,18 +74,18 @@ struct Unpack<TQ1_0> {
   }
 
   // byte * 3 mod 256: the next digit moves up.
-  HWY_INLINE static U8x16 Next(U8x16 v) { return hn::Add(hn::Add(v, v), v); }
+  HWY_INLINE static Codes Next(Codes v) { return hn::Add(hn::Add(v, v), v); }
 
   // v * 3 / 256 - 1: 86 and 171 are the first bytes of the digits 1 and 2.
-  HWY_INLINE static I8x16 Code(U8x16 v) {
-    const U8x16 one = hn::Set(du8, 1);
-    const U8x16 ge1 = hn::Min(hn::SaturatedSub(v, hn::Set(du8, 85)), one);
-    const U8x16 ge2 = hn::Min(hn::SaturatedSub(v, hn::Set(du8, 170)), one);
+  HWY_INLINE static SignedCodes Code(Codes v) {
+    const Codes one = hn::Set(dcodes, 1);
+    const Codes ge1 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 85)), one);
+    const Codes ge2 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 170)), one);
     return Signed(hn::Sub(hn::Add(ge1, ge2), one));
   }
 
   // Digits 0-3 of the four bytes of qh, one after the other.
-  HWY_INLINE static U8x16 Tail(const uint8_t* qh) {
+  HWY_INLINE static Codes Tail(const uint8_t* qh) {
     constexpr uint32_t kEven = 0x00FF00FF;
     uint32_t words[4] = {Load32(qh)};
     for (int n = 1; n < 4; ++n) {
@@ -93,7 +93,7 @@ struct Unpack<TQ1_0> {
       const uint32_t odd = words[n - 1] >> 8 & kEven;
       words[n] = (even * 3 & kEven) | (odd * 3 & kEven) << 8;
     }
-    return Load16Bytes(reinterpret_cast<const uint8_t*>(words));
+    return LoadCodes(reinterpret_cast<const uint8_t*>(words));
   }
 };
 

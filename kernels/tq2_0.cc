@@ -46,8 +46,8 @@ struct Unpack<TQ2_0> {
   HWY_INLINE static void Do(const TQ2_0& b, Sink& sink) {
     const float d = Half(b.d);
     for (int half = 0; half < 2; ++half) {
-      const U8x16 q0 = Load16Bytes(b.qs + 32 * half);
-      const U8x16 q1 = Load16Bytes(b.qs + 32 * half + 16);
+      const Codes q0 = LoadCodes(b.qs + 32 * half);
+      const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
       Row<0>(q0, q1, d, sink);
       Row<1>(q0, q1, d, sink);
       Row<2>(q0, q1, d, sink);
@@ -57,8 +57,8 @@ struct Unpack<TQ2_0> {
 
   // Elements 32 kRow to 32 kRow + 31 of one half.
   template <int kRow, class Sink>
-  HWY_INLINE static void Row(U8x16 q0, U8x16 q1, float d, Sink& sink) {
-    const I8x16 one = hn::Set(di8, 1);
+  HWY_INLINE static void Row(Codes q0, Codes q1, float d, Sink& sink) {
+    const SignedCodes one = hn::Set(dsigned, 1);
     sink(hn::Sub(Signed(Field<2 * kRow, 2>(q0)), one), d);
     sink(hn::Sub(Signed(Field<2 * kRow, 2>(q1)), one), d);
   }

@@ -46,30 +46,79 @@ using U8x16 = hn::Vec<decltype(du8)>;
 using I8x16 = hn::Vec<decltype(di8)>;
 
 HWY_INLINE U8x16 Load16Bytes(const uint8_t* p) { return hn::LoadU(du8, p); }
-HWY_INLINE I8x16 Signed(U8x16 v) { return hn::BitCast(di8, v); }
+
+// 16 codes. AVX2 holds them twice, once in each 128-bit block: a load does that
+// for nothing, operations on bytes cost the same, and the byte shuffle, which
+// stays within its block, then widens them for less than a conversion.
+#if HWY_TARGET == HWY_AVX2
+constexpr hn::FixedTag<uint8_t, 32> dcodes;
+#else
+constexpr hn::FixedTag<uint8_t, 16> dcodes;
+#endif
+constexpr hn::RebindToSigned<decltype(dcodes)> dsigned;
+using Codes = hn::Vec<decltype(dcodes)>;
+using SignedCodes = hn::Vec<decltype(dsigned)>;
+
+HWY_INLINE Codes LoadCodes(const uint8_t* p) {
+#if HWY_TARGET == HWY_AVX2
+  return hn::LoadDup128(dcodes, p);
+#else
+  return hn::LoadU(dcodes, p);
+#endif
+}
+
+HWY_INLINE SignedCodes LoadCodes(const int8_t* p) {
+  return hn::BitCast(dsigned, LoadCodes(reinterpret_cast<const uint8_t*>(p)));
+}
+
+template <class V>
+HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> Signed(V v) {
+  return hn::BitCast(hn::RebindToSigned<hn::DFromV<V>>(), v);
+}
 
 // Moves the kBits-bit field that starts at bit kFrom of each byte to bit kTo,
 // other bits zero. Shifts 16-bit lanes: x86 has no byte shift, and the mask is
 // needed anyway.
-template <int kFrom, int kBits, int kTo = 0>
-HWY_INLINE U8x16 Field(U8x16 v) {
-  const hn::Repartition<uint16_t, decltype(du8)> du16;
-  const U8x16 mask =
-      hn::Set(du8, static_cast<uint8_t>(((1 << kBits) - 1) << kTo));
+template <int kFrom, int kBits, int kTo = 0, class V>
+HWY_INLINE V Field(V v) {
+  const hn::DFromV<V> d;
+  const hn::Repartition<uint16_t, decltype(d)> du16;
+  const V mask = hn::Set(d, static_cast<uint8_t>(((1 << kBits) - 1) << kTo));
   const auto wide = hn::BitCast(du16, v);
   if constexpr (kFrom > kTo) {
-    v = hn::BitCast(du8, hn::ShiftRight<kFrom - kTo>(wide));
+    v = hn::BitCast(d, hn::ShiftRight<kFrom - kTo>(wide));
   } else if constexpr (kFrom < kTo) {
-    v = hn::BitCast(du8, hn::ShiftLeft<kTo - kFrom>(wide));
+    v = hn::BitCast(d, hn::ShiftLeft<kTo - kFrom>(wide));
   }
   return hn::And(v, mask);
 }
-HWY_INLINE U8x16 LowNibbles(U8x16 v) { return Field<0, 4>(v); }
-HWY_INLINE U8x16 HighNibbles(U8x16 v) { return Field<4, 4>(v); }
+template <class V>
+HWY_INLINE V LowNibbles(V v) {
+  return Field<0, 4>(v);
+}
+template <class V>
+HWY_INLINE V HighNibbles(V v) {
+  return Field<4, 4>(v);
+}
 
 // The mask of 16 bits at p, the lowest bit first.
 HWY_INLINE hn::Mask<decltype(du8)> Bits16(const uint8_t* p) {
   return hn::LoadMaskBits(du8, p);
+}
+// The same for codes.
+HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
+#if HWY_TARGET == HWY_AVX2
+  alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                    1, 1, 1, 1, 1, 1, 1, 1};
+  alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128,
+                                                   1, 2, 4, 8, 16, 32, 64, 128};
+  const hn::Repartition<uint16_t, decltype(dcodes)> du16;
+  const Codes bits = hn::BitCast(dcodes, hn::Set(du16, Load16(p)));
+  return hn::TestBit(hn::TableLookupBytes(bits, LoadCodes(kByte)),
+                     LoadCodes(kBit));
+#else
+  return Bits16(p);
+#endif
 }
 
 // An F16 scale field; NaN and Inf pass through.
@@ -85,39 +134,107 @@ HWY_INLINE float Half(const uint8_t* p) {
 #endif
 }
 
-// q * scale, and q * scale + offset.
+// q * scale, and q * scale + offset. kShift: codes come times 2^kShift, which
+// is taken back from the scale, exactly.
+template <int kShift>
 struct Scaled {
   float scale;
+  template <class D>
+  HWY_INLINE hn::Vec<D> Scale(D d) const {
+    const auto s = hn::Set(d, scale);
+    if constexpr (kShift == 0) return s;
+    return hn::Mul(s, hn::Set(d, 1.0f / (1 << kShift)));
+  }
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Mul(q, hn::Set(d, scale));
+    return hn::Mul(q, Scale(d));
   }
 };
+template <int kShift>
 struct ScaledOffset {
   float scale, offset;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Add(hn::Mul(q, hn::Set(d, scale)), hn::Set(d, offset));
+    return hn::Add(Scaled<kShift>{scale}(d, q), hn::Set(d, offset));
   }
 };
 
-// Writes groups as T, one after the other.
+#if HWY_TARGET == HWY_AVX2
+// Byte 4 i + kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
+template <int kFirst, int kStep, int kAt>
+struct WidenIndex {
+  alignas(32) int8_t bytes[32];
+  constexpr WidenIndex() : bytes{} {
+    for (int i = 0; i < 32; ++i) {
+      bytes[i] =
+          static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * (i / 4) : -1);
+    }
+  }
+};
+template <int kFirst, int kStep, int kAt>
+inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
+#endif
+
+// Writes groups as T, one after the other: Codes, SignedCodes or I8x16. With
+// SignedCodes the scale must be exact times 2^-24, as everything made of F16
+// is.
 template <typename T>
 class Sink {
  public:
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
-  HWY_INLINE void operator()(I8x16 q, float scale) { Put(q, Scaled{scale}); }
-  HWY_INLINE void operator()(I8x16 q, float scale, float offset) {
-    Put(q, ScaledOffset{scale, offset});
+  template <class V>
+  HWY_INLINE void operator()(V q, float scale) {
+    Put(q, Scaled<kShift<V>>{scale});
+  }
+  template <class V>
+  HWY_INLINE void operator()(V q, float scale, float offset) {
+    Put(q, ScaledOffset<kShift<V>>{scale, offset});
   }
 
  private:
-  template <class Fn>
-  HWY_INLINE void Put(I8x16 q, Fn value) {
+#if HWY_TARGET == HWY_AVX2
+  // Signed codes are widened to the top of a lane, which keeps their sign.
+  template <class V>
+  static constexpr int kShift = hwy::IsSame<V, SignedCodes>() ? 24 : 0;
+#else
+  template <class V>
+  static constexpr int kShift = 0;
+#endif
+
+  template <class V, class Fn>
+  HWY_INLINE void Put(V q, Fn value) {
     const hn::CappedTag<float, 16> df;
-    PutWide(df, q, value);
+#if HWY_TARGET == HWY_AVX2
+    if constexpr (!hwy::IsSame<V, I8x16>()) {
+      PutTwice(df, q, value);
+    } else {
+      PutWide(df, q, value);
+    }
+#else
+    PutWide(df, hn::BitCast(di8, q), value);
+#endif
     to_ += 16 * sizeof(T);
   }
+
+#if HWY_TARGET == HWY_AVX2
+  template <int kFirst, int kStep, class DF, class V>
+  HWY_INLINE static hn::Vec<DF> Widen(DF df, V q) {
+    const hn::Repartition<int8_t, DF> dindex;
+    const auto& index = kWidenIndex<kFirst, kStep, (kShift<V> == 24 ? 3 : 0)>;
+    const auto wide = hn::TableLookupBytesOr0(q, hn::Load(dindex, index.bytes));
+    return hn::ConvertTo(df, hn::BitCast(hn::Rebind<int32_t, DF>(), wide));
+  }
+  template <class DF, class V, class Fn>
+  HWY_INLINE void PutTwice(DF df, V q, Fn value) {
+    if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
+      StoreBf16InTurn(df, value(df, Widen<0, 2>(df, q)),
+                      value(df, Widen<1, 2>(df, q)), to_);
+    } else {
+      StoreAs2<T>(df, value(df, Widen<0, 1>(df, q)),
+                  value(df, Widen<8, 1>(df, q)), to_);
+    }
+  }
+#endif
 
   // A template on the tag: `if constexpr` on its size then drops the others.
   template <class DF, class Fn>
@@ -163,7 +280,8 @@ class Sink {
 
 // The byte groups of a super-block's scales are values like any other: 16 codes
 // times d, kept in a small array that broadcasts load from.
-HWY_INLINE void Scales16(I8x16 codes, float d, float* HWY_RESTRICT scales) {
+template <class V>
+HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
   Sink<float> sink(reinterpret_cast<uint8_t*>(scales));
   sink(codes, d);
 }
