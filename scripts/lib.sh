@@ -14,6 +14,12 @@ die() {
   exit 1
 }
 
+# usage STATUS: prints the comment at the head of the script and ends it.
+usage() {
+  sed -n '2,/^source/{/^#/s/^# \?//p}' "$0"
+  exit "$1"
+}
+
 # build PRESET [TARGET]: configures and builds; ninja shows its progress on a
 # terminal, elsewhere only a failure is shown.
 build() {
