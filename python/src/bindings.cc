@@ -17,6 +17,7 @@
 
 #include "dequant/model.h"
 #include "dequant/version.h"
+#include "python/src/pool.h"
 #include "src/file/gguf_value.h"
 #include "src/model/parallel.h"
 
@@ -143,6 +144,19 @@ auto WithoutGil(Reporter& reporter, const Work& work) {
     reporter.Rethrow();
     throw;
   }
+}
+
+/// A numpy array of `n` bytes of any content; its memory is used again.
+nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> Allocate(size_t n) {
+  // Lives as long as the process, because arrays may die after everything else.
+  static Pool& pool = *new Pool;
+  auto block = std::make_unique<Pool::Block>(pool.Get(n));
+  void* const data = block->data;
+  const nb::capsule owner(block.release(), [](void* p) noexcept {
+    const std::unique_ptr<Pool::Block> mine(static_cast<Pool::Block*>(p));
+    pool.Put(*mine);
+  });
+  return {data, {n}, owner};
 }
 
 void Run(int32_t type_id, nb::handle source, int32_t out_type, nb::handle out,
@@ -424,6 +438,7 @@ NB_MODULE(_core, m) {
     for (const std::string& t : Targets()) out.append(t);
     return out;
   });
+  m.def("allocate", &Allocate, "n"_a);
   m.def("run", &Run, "type_id"_a, "source"_a, "out_type"_a, "out"_a,
         "threads"_a);
   m.def("convert", &ConvertFile, "source"_a, "target"_a, "dtype"_a,

@@ -7,7 +7,6 @@ import pathlib
 import struct
 import subprocess
 import sys
-import tempfile
 
 import gguf
 import numpy as np
@@ -188,7 +187,6 @@ def run_python(code, *args, timeout=120):
         text=True,
         timeout=timeout,
         check=False,
-        cwd=tempfile.gettempdir(),  # where no folder is named dequant
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()

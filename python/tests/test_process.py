@@ -152,3 +152,39 @@ def test_the_cost_of_a_call():
     )
     print(f"{best / calls * 1e6:.2f} us a call, {into / calls * 1e6:.2f} us with out=")
     assert best / calls < 5e-6
+
+
+def test_large_results_use_memory_again():
+    data = blocks("Q8_0", 3 << 16)  # 12 MiB as F16
+    want = dequant.dequantize(data, "Q8_0")
+    first = dequant.dequantize(data, "Q8_0")
+    kept = first.reshape(2, -1)[1:]
+    address = first.ctypes.data
+    del first
+    other = dequant.dequantize(data[: 34 << 16], "Q8_0")
+    assert np.array_equal(kept.reshape(-1), want[len(want) // 2 :], equal_nan=True)
+    assert other.ctypes.data != address
+    del kept
+    again = dequant.dequantize(data, "Q8_0")
+    assert again.ctypes.data == address
+    assert again.tobytes() == want.tobytes()
+    many = [dequant.dequantize(data, "Q8_0") for _ in range(30)]
+    assert len({a.ctypes.data for a in many}) == 30
+    del many
+
+
+def test_memory_of_large_results_is_given_back():
+    code = """
+import numpy as np, dequant
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+data = np.zeros(34 << 19, np.uint8)  # 32 MiB as F16
+before = resident()
+many = [dequant.dequantize(data, "Q8_0") for _ in range(20)]
+assert resident() - before > 600 << 20
+del many
+print((resident() - before) >> 20)
+"""
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("no /proc here")
+    assert int(run_python(code)) <= 280

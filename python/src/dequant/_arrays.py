@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
 from ._formats import DType
 
 try:
@@ -22,7 +23,8 @@ except ImportError:
 #: What a bfloat16 result is in numpy.
 BFLOAT16 = np.dtype(np.uint16 if _ml_bfloat16 is None else _ml_bfloat16)
 
-_TORCH_COPIED = ("float64", "int8", "int16", "int32", "int64")
+#: From this size on memory is used again, bytes.
+_LARGE = 4 << 20
 
 
 def is_tensor(x: Any) -> bool:
@@ -31,24 +33,24 @@ def is_tensor(x: Any) -> bool:
 
 
 def tensor_memory(x: Any, what: str) -> np.ndarray:
-    """The bytes of a contiguous CPU tensor, in its shape (the last dimension is
-    bytes); writes go to the tensor."""
-    import torch
-
+    """The memory of a contiguous CPU tensor; writes go to the tensor. The last
+    dimension is that of the tensor, or counts bytes."""
     if x.device.type != "cpu":
         raise ValueError(f"{what}: expected a CPU tensor, got one on {x.device}")
-    if x.layout != torch.strided:
-        raise TypeError(f"{what}: expected a dense tensor, got {x.layout}")
+    try:
+        return x.numpy()
+    except (RuntimeError, TypeError):
+        pass  # it needs a gradient, or numpy has no such type
+    import torch
+
     x = x.detach()
-    if x.dim() == 0:
-        x = x.reshape(1)
-    return x.view(torch.uint8).numpy()
+    return (x if x.dim() else x.reshape(1)).view(torch.uint8).numpy()
 
 
 def source_memory(data: Any) -> np.ndarray:
     """`data`, which is no numpy array, as one; contiguous."""
     if is_tensor(data):
-        return tensor_memory(data.contiguous(), "data")
+        return tensor_memory(data if data.is_contiguous() else data.contiguous(), "data")
     if hasattr(data, "tensor_type") and isinstance(
         getattr(data, "data", None), np.ndarray
     ):  # gguf.ReaderTensor
@@ -115,8 +117,11 @@ def _wrong_type(name: str, dtype: DType) -> TypeError:
 
 
 def empty(shape: Sequence[int], dtype: DType) -> np.ndarray:
-    """Memory for values of `dtype`. numpy asks for huge pages where they pay."""
-    return np.empty(shape, dtype.storage)
+    """Memory for values of `dtype`, of any content."""
+    n = math.prod(shape) * dtype.size
+    if n < _LARGE:
+        return np.empty(shape, dtype.storage)
+    return _core.allocate(n).view(dtype.storage).reshape(shape)
 
 
 def finish(array: np.ndarray, dtype: DType, as_torch: bool) -> Any:
