@@ -67,8 +67,12 @@ def against_gguf(pattern, rounds):
         m = medians(
             {
                 "gguf": lambda: gguf.quants.dequantize(data, kind),
-                "ours": lambda: dequant.dequantize(data, kind, dtype="float32", threads=1),
-                "out": lambda: dequant.dequantize(data, kind, dtype="float32", out=out, threads=1),
+                "ours": lambda: dequant.dequantize(
+                    data, kind, dtype="float32", threads=1
+                ),
+                "out": lambda: dequant.dequantize(
+                    data, kind, dtype="float32", out=out, threads=1
+                ),
             },
             rounds,
         )
@@ -93,7 +97,9 @@ def against_torch(pattern, rounds, threads):
         m = medians(
             {
                 "torch": lambda: function(blocks).reshape(ROWS, COLUMNS),
-                "ours": lambda: dequant.torch.dequantize_tensor(data, name, (ROWS, COLUMNS)),
+                "ours": lambda: dequant.torch.dequantize_tensor(
+                    data, name, (ROWS, COLUMNS)
+                ),
             },
             rounds,
         )
@@ -114,7 +120,11 @@ def load_model(path, rounds, threads):
     def with_gguf_to_f16():
         return {name: a.astype(np.float16) for name, a in with_gguf().items()}
 
-    print(f"\n| load, {threads} threads | gguf s | dequant s | ratio |")
+    start = time.perf_counter()
+    gguf.GGUFReader(path)
+    seconds = time.perf_counter() - start
+    print(f"\nGGUFReader(path) alone: {seconds:.2f} s\n")
+    print(f"| load, {threads} threads | gguf s | dequant s | ratio |")
     print("|---|---:|---:|---:|")
     for dtype, peer in (("float32", with_gguf), ("float16", with_gguf_to_f16)):
         m = medians(
@@ -127,7 +137,8 @@ def load_model(path, rounds, threads):
             rounds,
         )
         print(
-            f"| {dtype} | {m['gguf']:.2f} | {m['ours']:.3f} | {m['gguf'] / m['ours']:.1f} |",
+            f"| {dtype} | {m['gguf']:.2f} | {m['ours']:.3f} "
+            f"| {m['gguf'] / m['ours']:.1f} |",
             flush=True,
         )
 
@@ -150,7 +161,9 @@ def cost_of_a_call():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pattern", nargs="?", default="", type=re.compile, metavar="REGEX")
+    parser.add_argument(
+        "pattern", nargs="?", default="", type=re.compile, metavar="REGEX"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--model", help="a GGUF file to load")

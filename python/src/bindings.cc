@@ -385,14 +385,12 @@ nb::dict ConvertFile(nb::bytes source, nb::bytes target, int32_t dtype,
   return summary;
 }
 
-/// dequant.Error with what the C++ one carries.
+/// The Python class called with what the C++ one carries.
 void RaiseError(const Error& e, nb::handle type) {
-  nb::object error = type(Text(e.what()));
-  error.attr("file") = Text(e.file());
-  error.attr("offset") =
+  const nb::object offset =
       e.offset() < 0 ? nb::none() : nb::object(nb::int_(e.offset()));
-  error.attr("subject") = Text(e.subject());
-  error.attr("reason") = Text(e.reason());
+  const nb::object error = type(Text(e.what()), Text(e.file()), offset,
+                                Text(e.subject()), Text(e.reason()));
   PyErr_SetObject(type.ptr(), error.ptr());
 }
 
@@ -402,24 +400,23 @@ void RaiseError(const Error& e, nb::handle type) {
 NB_MODULE(_core, m) {
   using namespace dequant;
   m.doc() = "libdequant, as the Python files of this package use it.";
-  m.attr("__version__") = kVersion;
+  m.attr("version") = kVersion;
 
-  nb::object error = nb::steal(PyErr_NewExceptionWithDoc(
-      "dequant.Error",
-      "Something is wrong with a file: its path, the byte offset (or None), "
-      "the subject such as \"tensor 'X'\" and the reason are attributes.",
-      PyExc_ValueError, nullptr));
-  m.attr("Error") = error;
-  // The module keeps it alive.
-  nb::register_exception_translator(
-      [](const std::exception_ptr& p, void* type) {
-        try {
-          std::rethrow_exception(p);
-        } catch (const Error& e) {
-          RaiseError(e, static_cast<PyObject*>(type));
-        }
+  // What Error becomes: a class of the package, which therefore lives as long.
+  m.def(
+      "register_error",
+      [](nb::type_object type) {
+        nb::register_exception_translator(
+            [](const std::exception_ptr& p, void* registered) {
+              try {
+                std::rethrow_exception(p);
+              } catch (const Error& e) {
+                RaiseError(e, static_cast<PyObject*>(registered));
+              }
+            },
+            type.release().ptr());
       },
-      error.ptr());
+      "type"_a);
 
   m.def("types", [] {
     nb::list out;

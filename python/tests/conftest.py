@@ -128,7 +128,11 @@ def write_model(path, with_keys):
             if stored != true:
                 writer.add_array(f"comfy.gguf.orig_shape.{name}", list(true))
     for (name, kind, _, _), data in zip(TABLE, tensor_data().values(), strict=True):
-        raw = None if kind in ("F32", "F16", "I32", "F64") else gguf.GGMLQuantizationType[kind]
+        raw = (
+            None
+            if kind in ("F32", "F16", "I32", "F64")
+            else gguf.GGMLQuantizationType[kind]
+        )
         writer.add_tensor(name, data, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -161,7 +165,11 @@ def like(folder):
     header, end = {}, 0
     for name, _, _, shape in TABLE:
         size = int(np.prod(shape)) * 2
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [end, end + size]}
+        header[name] = {
+            "dtype": "F16",
+            "shape": shape,
+            "data_offsets": [end, end + size],
+        }
         end += size
     text = json.dumps(header).encode()
     path = folder / "like.safetensors"

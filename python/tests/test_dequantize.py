@@ -92,7 +92,10 @@ def test_dtypes():
         assert dequant.dequantize(data, "Q8_0", dtype=dtype).dtype == np.float32
     assert dequant.dequantize(data, "Q8_0").dtype == np.float16
     assert dequant.dequantize(data, "Q8_0", dtype="bf16").dtype == ml_dtypes.bfloat16
-    assert dequant.dequantize(data, "Q8_0", dtype=ml_dtypes.bfloat16).dtype == ml_dtypes.bfloat16
+    assert (
+        dequant.dequantize(data, "Q8_0", dtype=ml_dtypes.bfloat16).dtype
+        == ml_dtypes.bfloat16
+    )
     for dtype in ("float64", np.int32, 3, None, "nonsense", []):
         with pytest.raises(TypeError, match="expected float16, bfloat16 or float32"):
             dequant.dequantize(data, "Q8_0", dtype=dtype)
@@ -122,8 +125,8 @@ def test_out():
         out = maker()
         assert dequant.dequantize(data, "Q6_K", (2, 256), dtype, out=out) is out
         want = dequant.dequantize(data, "Q6_K", (2, 256), dtype)
-        assert bytes(memoryview(np.asarray(out).view(np.uint8) if isinstance(out, np.ndarray)
-                                else out)) == want.tobytes()  # fmt: skip
+        memory = out.view(np.uint8) if isinstance(out, np.ndarray) else out
+        assert bytes(memoryview(memory)) == want.tobytes()
 
 
 def test_wrong_outs():
@@ -158,7 +161,9 @@ def test_wrong_arguments():
         dequant.dequantize(data, [])
     with pytest.raises(TypeError, match="I32 values are copied"):
         dequant.dequantize(data, "I32")
-    with pytest.raises(ValueError, match=r"Q4_K: shape \(3, 256\) expects 432 bytes, got 288"):
+    with pytest.raises(
+        ValueError, match=r"Q4_K: shape \(3, 256\) expects 432 bytes, got 288"
+    ):
         dequant.dequantize(data, "Q4_K", (3, 256))
     with pytest.raises(ValueError, match="multiple of the block's 256"):
         dequant.dequantize(data, "Q4_K", (2, 255))
@@ -195,7 +200,9 @@ def test_any_shape_dtype_and_stride(data):
     source = base[: rows * abs(step) : step] if step > 0 else base[:rows][::-1]
     n = rows * columns * form.elements
     shape = data.draw(
-        st.sampled_from([None, (n,), (rows, -1), (1, rows, columns, form.elements), (n, 1, 1)])
+        st.sampled_from(
+            [None, (n,), (rows, -1), (1, rows, columns, form.elements), (n, 1, 1)]
+        )
     )
     if shape == (rows, -1):
         shape = (rows, columns * form.elements)
@@ -206,7 +213,9 @@ def test_any_shape_dtype_and_stride(data):
     assert got.flags.c_contiguous and got.flags.writeable
     assert got.tobytes() == want.tobytes()
     out = np.full(n + 2, 7, bits_of(got).dtype)
-    dequant.dequantize(source, form.id, dtype=dtype, out=out[1:-1].view(got.dtype), threads=threads)
+    dequant.dequantize(
+        source, form.id, dtype=dtype, out=out[1:-1].view(got.dtype), threads=threads
+    )
     assert out[0] == out[-1] == 7
     assert (out[1:-1] == bits_of(want)).all()
     wrong = data.draw(st.integers(0, 3 * n + 3).filter(lambda w: w != n))

@@ -13,7 +13,9 @@ from test_patch import stand_in
 import dequant
 
 TEXT = (ROOT / "docs/python.md").read_text()
-RECIPES = dict(re.findall(r"<!-- recipe: (\w+) -->\n```python\n(.*?)```", TEXT, re.DOTALL))
+RECIPES = dict(
+    re.findall(r"<!-- recipe: (\w+) -->\n```python\n(.*?)```", TEXT, re.DOTALL)
+)
 
 
 @pytest.fixture

@@ -9,7 +9,15 @@ import gguf
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import ROOT, TABLE, bits_of, reference, round_once, run_python, tensor_data
+from conftest import (
+    ROOT,
+    TABLE,
+    bits_of,
+    reference,
+    round_once,
+    run_python,
+    tensor_data,
+)
 
 import dequant
 
@@ -72,6 +80,9 @@ def test_rows(model):
                 got = f[name].dequantize(rows, "float32")
                 assert got.shape == whole[rows].shape
                 assert got.tobytes() == whole[rows].tobytes()
+        numbers = np.zeros((4, 2), np.int32)
+        assert f["index"].dequantize(out=numbers) is numbers
+        assert (numbers == tensor_data()["index"]).all()
         out = np.zeros(512, np.float16)
         f["embed"].dequantize(7, out=out)
         assert out.tobytes() == f["embed"].dequantize(slice(7, 8)).tobytes()
@@ -108,10 +119,12 @@ def test_wrong_rows(model):
             f["embed"].dequantize(64)
         with pytest.raises(TypeError, match="tensor 'embed': rows"):
             f["embed"].dequantize("3")
-        with pytest.raises(ValueError, match="tensor 'embed': out: expected 65536 bytes"):
+        with pytest.raises(
+            ValueError, match="tensor 'embed': out: expected 65536 bytes"
+        ):
             f["embed"].dequantize(out=np.empty(5, np.float16))
-        with pytest.raises(TypeError, match="tensor 'index'"):
-            f["index"].dequantize(out=np.empty(8, np.int32))
+        with pytest.raises(TypeError, match="out: expected int32, got float16"):
+            f["index"].dequantize(out=np.empty((4, 2), np.float16))
         with pytest.raises(ValueError, match="framework"):
             f["embed"].dequantize(framework="jax")
 
@@ -127,7 +140,11 @@ def test_closed(model):
     assert view.tobytes() == kept
     assert not view.flags.writeable
     assert values.shape == tensor.shape
-    for call in (tensor.dequantize, lambda: tensor.data, lambda: f.metadata["test.answer"]):
+    for call in (
+        tensor.dequantize,
+        lambda: tensor.data,
+        lambda: f.metadata["test.answer"],
+    ):
         with pytest.raises(ValueError, match="is closed"):
             call()
 
@@ -136,7 +153,10 @@ def test_closed(model):
 def test_load(model, dtype):
     seen = []
     tensors = dequant.load(
-        model, dtype, framework="numpy", progress=lambda done, total: seen.append((done, total))
+        model,
+        dtype,
+        framework="numpy",
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert list(tensors) == [row[0] for row in TABLE]
     for name, kind, _, true in TABLE:
@@ -157,15 +177,25 @@ def test_load_can_keep_plain_floats(model):
 
 def test_like(bare, like, folder):
     shapes = {row[0]: row[3] for row in TABLE}
-    (folder / "shapes.json").write_text(json.dumps({k: list(v) for k, v in shapes.items()}))
+    (folder / "shapes.json").write_text(
+        json.dumps({k: list(v) for k, v in shapes.items()})
+    )
     assert dequant.load(bare, framework="numpy")["modulation"].shape == (6, 96)
     arrays = {name: np.empty(shape, np.uint8) for name, shape in shapes.items()}
-    for reference_of_shapes in (like, str(like), folder / "shapes.json", shapes, arrays):
+    for reference_of_shapes in (
+        like,
+        str(like),
+        folder / "shapes.json",
+        shapes,
+        arrays,
+    ):
         tensors = dequant.load(bare, framework="numpy", like=reference_of_shapes)
         assert {n: t.shape for n, t in tensors.items()} == shapes
     with dequant.GGUFFile(bare, like=like) as f:
         assert f["modulation"].shape_source == "reference"
-    with pytest.raises(dequant.Error, match=r"tensor 'norm': shape \[97\].*\[96\]") as e:
+    with pytest.raises(
+        dequant.Error, match=r"tensor 'norm': shape \[97\].*\[96\]"
+    ) as e:
         dequant.load(bare, framework="numpy", like={"norm": (97,)})
     assert e.value.subject == "tensor 'norm'"
     assert e.value.file == str(bare)
@@ -211,7 +241,9 @@ def test_unknown_types_block_nothing(model, folder):
     path.write_bytes(content)
     with dequant.GGUFFile(path) as f:
         assert f["embed"].type == "unknown(99)"
-        with pytest.raises(ValueError, match=r"tensor 'embed': its type, unknown\(99\)"):
+        with pytest.raises(
+            ValueError, match=r"tensor 'embed': its type, unknown\(99\)"
+        ):
             f["embed"].dequantize()
     with pytest.warns(UserWarning, match="tensor 'embed' is left out"):
         tensors = dequant.load(path, framework="numpy")
@@ -251,7 +283,9 @@ def test_convert(model, folder, dtype):
     assert seen
     loaded = dequant.load(model, dtype, framework="numpy")
     written = safetensors.numpy.load_file(out)
-    assert {n: t.shape for n, t in written.items()} == {n: t.shape for n, t in loaded.items()}
+    assert {n: t.shape for n, t in written.items()} == {
+        n: t.shape for n, t in loaded.items()
+    }
     for name in loaded:
         assert written[name].tobytes() == loaded[name].tobytes()
     with pytest.raises(dequant.Error, match="exists"):
@@ -261,7 +295,13 @@ def test_convert(model, folder, dtype):
 def test_convert_options(model, bare, like, folder):
     out = folder / "parts.safetensors"
     summary = dequant.convert(
-        bare, out, like=like, include="^(embed|mod)", exclude="zzz", max_shard_size="60KB", threads=1
+        bare,
+        out,
+        like=like,
+        include="^(embed|mod)",
+        exclude="zzz",
+        max_shard_size="60KB",
+        threads=1,
     )
     assert summary["tensors"] == 2
     assert len(summary["outputs"]) == 3

@@ -43,7 +43,9 @@ def test_handle():
         assert gguf.dequantize is original
     finally:
         del sys.modules[user.__name__]
-    with pytest.raises(ValueError, match="expected one of gguf, comfyui_gguf, diffusers"):
+    with pytest.raises(
+        ValueError, match="expected one of gguf, comfyui_gguf, diffusers"
+    ):
         dequant.patch("numpy")
 
 
@@ -92,7 +94,9 @@ def stand_in():
     def dequantize(data, qtype, oshape, dtype=None):
         block_size, type_size = gguf.GGML_QUANT_SIZES[qtype]
         packed = data.reshape(-1, type_size)
-        values = module.dequantize_functions[qtype](packed, block_size, type_size, dtype)
+        values = module.dequantize_functions[qtype](
+            packed, block_size, type_size, dtype
+        )
         return values.reshape(oshape)
 
     def dequantize_tensor(tensor, dtype=None, dequant_dtype=None):

@@ -11,7 +11,11 @@ import dequant
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -24,8 +28,12 @@ def test_in_and_out(name):
         dequant.dequantize(packed, "Q4_K", (4, 512), DTYPES[name]),
         dequant.dequantize(data.tobytes(), "Q4_K", (4, 512), DTYPES[name]),
         dequant.dequantize(packed.view(torch.int16), "Q4_K", dtype=name),
-        dequant.dequantize(torch.stack([packed, packed], -1)[..., 0], "Q4_K", dtype=name),
-        dequant.dequantize(torch.nn.Parameter(packed, requires_grad=False), "Q4_K", dtype=name),
+        dequant.dequantize(
+            torch.stack([packed, packed], -1)[..., 0], "Q4_K", dtype=name
+        ),
+        dequant.dequantize(
+            torch.nn.Parameter(packed, requires_grad=False), "Q4_K", dtype=name
+        ),
         dequant.torch.dequantize_tensor(
             packed, gguf.GGMLQuantizationType.Q4_K, (4, 512), DTYPES[name]
         ),
@@ -43,13 +51,18 @@ def test_out():
         for pin in {False, torch.cuda.is_available()}:
             out = torch.zeros(8, 32, dtype=dtype, pin_memory=pin)
             assert dequant.dequantize(data, "Q5_0", (8, 32), name, out=out) is out
-            assert (bits_of(out) == bits_of(dequant.dequantize(data, "Q5_0", (8, 32), dtype))).all()
+            assert (
+                bits_of(out)
+                == bits_of(dequant.dequantize(data, "Q5_0", (8, 32), dtype))
+            ).all()
     with pytest.raises(ValueError, match="contiguous"):
         dequant.dequantize(data, "Q5_0", out=torch.zeros(32, 8, dtype=torch.float16).T)
     with pytest.raises(TypeError, match="expected float16, got float32"):
         dequant.dequantize(data, "Q5_0", out=torch.zeros(8, 32))
     with pytest.raises(ValueError, match="expected a CPU tensor"):
-        dequant.dequantize(data, "Q5_0", out=torch.zeros(256, dtype=torch.float16, device="meta"))
+        dequant.dequantize(
+            data, "Q5_0", out=torch.zeros(256, dtype=torch.float16, device="meta")
+        )
     with pytest.raises(ValueError, match="expected a CPU tensor"):
         dequant.dequantize(torch.zeros(22, dtype=torch.uint8, device="meta"), "Q5_0")
     with pytest.raises(TypeError, match="expected a torch.dtype"):
@@ -72,7 +85,9 @@ def test_load(model):
         assert tensors["wide"].dtype == torch.float64
     with dequant.GGUFFile(model) as f:
         row = f["embed"].dequantize(3, torch.bfloat16)
-    assert torch.equal(row.view(torch.int16), dequant.load(model, "bf16")["embed"][3].view(torch.int16))
+    assert torch.equal(
+        row.view(torch.int16), dequant.load(model, "bf16")["embed"][3].view(torch.int16)
+    )
 
 
 def test_load_state_dict(model):
@@ -108,7 +123,8 @@ class Rows(torch.utils.data.Dataset):
     def __getitem__(self, i):
         got = dequant.dequantize(data, "Q4_K", threads=1 + i % 4)
         return int((got.view(np.uint16) == want.view(np.uint16)).all())
-loader = torch.utils.data.DataLoader(Rows(), num_workers=2, multiprocessing_context="fork")
+loader = torch.utils.data.DataLoader(
+    Rows(), num_workers=2, multiprocessing_context="fork")
 print(sum(int(x) for x in loader))
 """) == "8"  # fmt: skip
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from . import _core
 from ._convert import convert
-from ._core import Error, __version__
 from ._dequantize import dequantize
+from ._error import Error
 from ._file import GGUFFile, GGUFTensor, load
 from ._formats import Format, formats, target
 from ._patch import Patch, patch
@@ -35,6 +36,8 @@ __all__ = [
     "patch",
     "target",
 ]
+
+__version__: str = _core.version
 
 
 def __getattr__(name: str) -> ModuleType:

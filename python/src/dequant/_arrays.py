@@ -35,7 +35,7 @@ def is_tensor(x: Any) -> bool:
 def tensor_memory(x: Any, what: str) -> np.ndarray:
     """The memory of a contiguous CPU tensor; writes go to the tensor. The last
     dimension is that of the tensor, or counts bytes."""
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         raise ValueError(f"{what}: expected a CPU tensor, got one on {x.device}")
     try:
         return x.numpy()
@@ -50,7 +50,9 @@ def tensor_memory(x: Any, what: str) -> np.ndarray:
 def source_memory(data: Any) -> np.ndarray:
     """`data`, which is no numpy array, as one; contiguous."""
     if is_tensor(data):
-        return tensor_memory(data if data.is_contiguous() else data.contiguous(), "data")
+        return tensor_memory(
+            data if data.is_contiguous() else data.contiguous(), "data"
+        )
     if hasattr(data, "tensor_type") and isinstance(
         getattr(data, "data", None), np.ndarray
     ):  # gguf.ReaderTensor

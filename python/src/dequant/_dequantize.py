@@ -57,7 +57,9 @@ def dequantize(
     else:
         source = np.ascontiguousarray(data)
     if form.kind == "copied":
-        raise TypeError(f"{form.name} values are copied, there is nothing to dequantize")
+        raise TypeError(
+            f"{form.name} values are copied, there is nothing to dequantize"
+        )
 
     shape = _result_shape(data, source, form, shape)
     if out is None:
@@ -77,7 +79,9 @@ def dequantize(
         source,
         target.id,
         memory,
-        0 if threads is None and not as_torch else _arrays.default_threads(threads, as_torch),
+        0
+        if threads is None and not as_torch
+        else _arrays.default_threads(threads, as_torch),
     )
     return result
 

@@ -11,10 +11,16 @@ import numpy as np
 
 from . import _arrays, _core
 from ._formats import _FORMAT_OF, DType, Format, find_dtype
-from ._progress import Progress, reporting
+from ._progress import reporting
 
 PathLike = str | bytes | os.PathLike
-_COPIED = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "F64": "float64"}
+_COPIED = {
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F64": "float64",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +65,34 @@ class GGUFTensor:
         Raises ValueError or TypeError for wrong arguments, Error for a bad file.
         """
         form = self._format()
-        target = None if form.kind == "copied" else find_dtype(dtype)
+        copied = form.kind == "copied"
+        target = _copied_dtype(form) if copied else find_dtype(dtype)
         begin, end, shape = self._rows(rows)
         as_torch = _wants_torch(framework, target)
         per_row = _arrays.elements(self.shape[1:])
-        first, last = begin * per_row, end * per_row  # elements
+        first, count = begin * per_row, (end - begin) * per_row  # elements
         first_block = first // form.elements
-        blocks = -(-last // form.elements) - first_block if last > first else 0
+        blocks = -(-(first + count) // form.elements) - first_block if count else 0
         inside = first - first_block * form.elements  # where the rows begin
-        whole = inside == 0 and blocks * form.elements == last - first
-        if target is None:
-            if out is not None:
-                raise TypeError(f"{self._subject()}: out is for dequantized values, "
-                                f"and {form.name} is copied")  # fmt: skip
-            memory = np.empty(shape, _COPIED[form.name])
-            result = _arrays.finish(memory, _copied_dtype(form), as_torch)
-        elif out is None:
+        if out is None:
             memory = _arrays.empty(shape, target)
             result = _arrays.finish(memory, target, as_torch)
         else:
             memory, result = _arrays.out_memory(out, target), out
             as_torch = as_torch or _arrays.is_tensor(out)
-            if memory.nbytes != (last - first) * target.size:
+            if memory.nbytes != count * target.size:
                 raise ValueError(
-                    f"{self._subject()}: out: expected {(last - first) * target.size} "
+                    f"{self._subject()}: out: expected {count * target.size} "
                     f"bytes for shape {shape}, got {memory.nbytes}"
                 )
+        whole = blocks * form.elements == count
         into = memory if whole else np.empty(blocks * form.elements, target.storage)
-        job = (self._index, first_block, blocks, target and target.id, into)
-        self._owner._open().read([job], _arrays.default_threads(threads, as_torch), None)
+        job = (self._index, first_block, blocks, None if copied else target.id, into)
+        n = _arrays.default_threads(threads, as_torch)
+        self._owner._open().read([job], n, None)
         if not whole:
-            memory.view(target.storage).reshape(-1)[:] = into[inside : inside + last - first]
+            flat = memory.reshape(-1).view(target.storage)
+            flat[:] = into[inside : inside + count]
         return result
 
     def _rows(self, rows: slice | int | None) -> tuple[int, int, tuple[int, ...]]:
@@ -102,7 +105,9 @@ class GGUFTensor:
         if isinstance(rows, slice):
             begin, end, step = rows.indices(count)
             if step != 1:
-                raise ValueError(f"{self._subject()}: rows: expected step 1, got {step}")
+                raise ValueError(
+                    f"{self._subject()}: rows: expected step 1, got {step}"
+                )
             end = max(begin, end)
             return begin, end, (end - begin, *self.shape[1:])
         if isinstance(rows, bool) or not hasattr(rows, "__index__"):
@@ -169,7 +174,7 @@ class GGUFFile(Mapping[str, GGUFTensor]):
         )
         #: Every tensor, in the order of the file.
         self.tensors: tuple[GGUFTensor, ...] = tuple(
-            GGUFTensor(*row, self, i) for i, row in enumerate(self._model.tensors())
+            GGUFTensor(*(*row, self, i)) for i, row in enumerate(self._model.tensors())
         )
         self._by_name = {t.name: t for t in self.tensors}
         self.metadata = Metadata(self)
@@ -205,7 +210,9 @@ class GGUFFile(Mapping[str, GGUFTensor]):
         return len(self._by_name)
 
     def __repr__(self) -> str:
-        return f"<GGUFFile {self.path!r}, {len(self)} tensors{', closed' * self.closed}>"
+        return (
+            f"<GGUFFile {self.path!r}, {len(self)} tensors{', closed' * self.closed}>"
+        )
 
 
 def load(
@@ -257,7 +264,9 @@ def load(
                 to = target
             memory = _arrays.empty(t.shape, to)
             blocks = t.nbytes // form.bytes
-            jobs.append((i, 0, blocks, None if form.kind == "copied" else to.id, memory))
+            jobs.append(
+                (i, 0, blocks, None if form.kind == "copied" else to.id, memory)
+            )
             result[t.name] = _arrays.finish(memory, to, as_torch)
         with reporting(progress) as report:
             f._open().read(jobs, _arrays.default_threads(threads, as_torch), report)
@@ -269,9 +278,9 @@ def shape_reference(like: Any) -> _core.ShapeReference | None:
     if like is None:
         return None
     if isinstance(like, Mapping):
+        shapes: Any = {name: getattr(s, "shape", s) for name, s in like.items()}
         return _core.ShapeReference(
-            "like",
-            [(name, [int(d) for d in getattr(s, "shape", s)]) for name, s in like.items()],
+            "like", [(name, [*map(int, shape)]) for name, shape in shapes.items()]
         )
     path = os.fsencode(like)
     if path.endswith(b".json") and not path.endswith(b".index.json"):
