@@ -18,11 +18,13 @@ import pathlib
 import re
 import statistics
 import sys
+import tempfile
 import time
 import timeit
 
 import gguf
 import numpy as np
+import safetensors.numpy
 import torch
 
 import dequant
@@ -143,6 +145,43 @@ def load_model(path, rounds, threads):
         )
 
 
+def recipes(path, rounds):
+    """What docs/python.md gains, besides the above; as many threads as there are."""
+    reader = gguf.GGUFReader(path)
+    packed = next(t for t in reader.tensors if t.tensor_type == 14)  # Q6_K
+    f = dequant.GGUFFile(path)
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = f"{folder}/model.safetensors"
+
+        def script():
+            tensors = {
+                t.name: gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float16)
+                for t in reader.tensors
+            }
+            safetensors.numpy.save_file(tensors, target)
+
+        contests = {
+            "convert, reader open": (
+                script,
+                lambda: dequant.convert(path, target, cast_all=True, force=True),
+            ),
+            "one row, files open": (
+                lambda: gguf.quants.dequantize(packed.data[17:18], packed.tensor_type),
+                lambda: f[packed.name].dequantize(17, "float32"),
+            ),
+        }
+        print("\n| recipe | gguf ms | dequant ms | ratio |")
+        print("|---|---:|---:|---:|")
+        for name, (peer, ours) in contests.items():
+            m = medians({"gguf": peer, "ours": ours}, rounds)
+            print(
+                f"| {name} | {m['gguf'] * 1e3:.3f} | {m['ours'] * 1e3:.3f} "
+                f"| {m['gguf'] / m['ours']:.1f} |",
+                flush=True,
+            )
+
+
 def cost_of_a_call():
     form = next(f for f in dequant.formats() if f.name == "Q4_K")
     data, out = np.zeros(form.bytes, np.uint8), np.empty(form.elements, np.float16)
@@ -177,6 +216,7 @@ def main():
     if args.model:
         for threads in sorted({1, args.threads}):
             load_model(args.model, args.rounds, threads)
+        recipes(args.model, args.rounds)
 
 
 if __name__ == "__main__":
