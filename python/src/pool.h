@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <vector>
 
@@ -35,11 +36,7 @@ class Pool {
       kept_ -= block.size;
       return block;
     }
-    void* data = ::operator new (size, std::align_val_t{kHugePage});
-#ifdef __linux__
-    ::madvise(data, size, MADV_HUGEPAGE);  // only ever advice
-#endif
-    return {data, size};
+    return {Map(size), size};
   }
 
   void Put(Block block) {
@@ -52,7 +49,7 @@ class Pool {
     kept_ += block.size;
     while (kept_ > kMaxKept) {
       kept_ -= free_.front().size;
-      ::operator delete (free_.front().data, std::align_val_t{kHugePage});
+      Unmap(free_.front());
       free_.erase(free_.begin());
     }
   }
@@ -60,6 +57,32 @@ class Pool {
  private:
   static constexpr size_t kHugePage = 2 << 20;
   static constexpr size_t kMaxKept = 256 << 20;
+
+#ifdef __linux__
+  // Not from the heap: what small pages have once held is never made huge
+  // again.
+  static void* Map(size_t size) {
+    const size_t room = size + kHugePage;
+    void* const map = ::mmap(nullptr, room, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) throw std::bad_alloc();
+    auto* const begin = static_cast<char*>(map);
+    const size_t misfit = reinterpret_cast<uintptr_t>(map) % kHugePage;
+    const size_t head = misfit ? kHugePage - misfit : 0;
+    if (head > 0) ::munmap(begin, head);
+    if (head < kHugePage) ::munmap(begin + head + size, kHugePage - head);
+    ::madvise(begin + head, size, MADV_HUGEPAGE);  // only ever advice
+    return begin + head;
+  }
+  static void Unmap(Block b) { ::munmap(b.data, b.size); }
+#else
+  static void* Map(size_t size) {
+    return ::operator new (size, std::align_val_t{kHugePage});
+  }
+  static void Unmap(Block b) {
+    ::operator delete (b.data, std::align_val_t{kHugePage});
+  }
+#endif
 
   std::vector<Block> free_;  // in the order of their return
   size_t kept_ = 0;
