@@ -101,11 +101,8 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
-// The mask of 16 bits at p, the lowest bit first.
-HWY_INLINE hn::Mask<decltype(du8)> Bits16(const uint8_t* p) {
-  return hn::LoadMaskBits(du8, p);
-}
-// The same for codes.
+// The mask of the 16 bits at p, the lowest bit first. (LoadMaskBits may read
+// eight bytes.)
 HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
 #if HWY_TARGET == HWY_AVX2
   alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
@@ -117,7 +114,7 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
   return hn::TestBit(hn::TableLookupBytes(bits, LoadCodes(kByte)),
                      LoadCodes(kBit));
 #else
-  return Bits16(p);
+  return hn::Dup128MaskFromMaskBits(dcodes, Load16(p));
 #endif
 }
 
