@@ -53,7 +53,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ1_S> {
   template <class Sink>
-  HWY_INLINE static void Do(const IQ1_S& b, Sink& sink) {
+  HWY_INLINE static void Do(const IQ1_S& b, float d, Sink& sink) {
     const U16x8 qh = Load8Words(b.qh);
     uint16_t row[32];
     StoreIndices(Load16Bytes(b.qs), LowerFields<3>(qh), row);
@@ -62,7 +62,7 @@ struct Unpack<IQ1_S> {
     const U8x16 top =
         hn::ConcatOdd(du8, hn::BitCast(du8, qh), hn::BitCast(du8, qh));
     float scale[16];
-    OddScales(Field<4, 3>(top), Half(b.d) * 0.125f, scale);
+    OddScales(Field<4, 3>(top), d * 0.125f, scale);
     int8_t delta[16];  // 1 or -1
     hn::StoreU(hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1)), di8,
                delta);

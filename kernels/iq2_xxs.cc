@@ -52,8 +52,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ2_XXS> {
   template <class Sink>
-  HWY_INLINE static void Do(const IQ2_XXS& b, Sink& sink) {
-    const float d = Half(b.d) * 0.125f;
+  HWY_INLINE static void Do(const IQ2_XXS& b, float d, Sink& sink) {
+    d *= 0.125f;
     for (int half = 0; half < 2; ++half) {
       const uint8_t* qs = b.qs + 32 * half;
       const U32x4 words =

@@ -52,8 +52,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ3_XXS> {
   template <class Sink>
-  HWY_INLINE static void Do(const IQ3_XXS& b, Sink& sink) {
-    const float d = Half(b.d) * 0.25f;
+  HWY_INLINE static void Do(const IQ3_XXS& b, float d, Sink& sink) {
+    d *= 0.25f;
     for (int half = 0; half < 2; ++half) {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
       const U8x16 signs = EvenSigns(SignFields(words));

@@ -44,12 +44,12 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ4_NL> {
   template <class Sink>
-  HWY_INLINE static void Do(const IQ4_NL& b, Sink& sink) {
-    const float d = Half(b.d);
-    const SignedCodes values = LoadCodes(kValuesIq4nl);
+  HWY_INLINE static void Do(const IQ4_NL& b, float d, Sink& sink) {
+    const auto value = [](Codes q) {
+      return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
+    };
     const Codes qs = LoadCodes(b.qs);
-    sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), d);
-    sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), d);
+    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, d);
   }
 };
 

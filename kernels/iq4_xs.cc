@@ -57,14 +57,14 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ4_XS> {
   template <class Sink>
-  HWY_INLINE static void Do(const IQ4_XS& b, Sink& sink) {
-    const float d = Half(b.d);
-    const SignedCodes values = LoadCodes(kValuesIq4nl);
+  HWY_INLINE static void Do(const IQ4_XS& b, float d, Sink& sink) {
+    const auto value = [](Codes q) {
+      return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
+    };
     for (int j = 0; j < 8; ++j) {
       const float scale = d * static_cast<float>(IQ4_XS::Scale(b, j));
       const Codes qs = LoadCodes(b.qs + 16 * j);
-      sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), scale);
-      sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), scale);
+      sink.Pair(LowNibbles(qs), HighNibbles(qs), value, scale);
     }
   }
 };

@@ -56,10 +56,12 @@ struct Unpack<MXFP4> {
   HWY_INLINE static void Do(const MXFP4& b, Sink& sink) {
     const float d = MXFP4::Scale(b.e);
     // No SignedCodes: times 2^-24 such a scale can lose bits.
-    const I8x16 values = hn::LoadU(di8, kValuesFp4);
-    const U8x16 qs = Load16Bytes(b.qs);
-    sink(hn::TableLookupBytes(values, Signed(LowNibbles(qs))), d);
-    sink(hn::TableLookupBytes(values, Signed(HighNibbles(qs))), d);
+    const auto value = [](Codes q) {
+      return hn::TableLookupBytes(hn::LoadU(di8, kValuesFp4),
+                                  hn::ResizeBitCast(di8, q));
+    };
+    const Codes qs = LoadCodes(b.qs);
+    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, d);
   }
 };
 

@@ -140,13 +140,29 @@ HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
 }
 
 #if HWY_TARGET == HWY_AVX2
-// Stores two vectors as BF16, in turn one value of each.
+// Two vectors as BF16 in one, in turn one value of each.
 template <class DF, class V>
-HWY_INLINE void StoreBf16InTurn(DF df, V even, V odd, uint8_t* to) {
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
+                                                             V odd) {
   const hn::Repartition<uint16_t, DF> du16;
-  hn::StoreU(hn::OddEven(hn::BitCast(du16, RoundedBf16(df, odd)),
-                         hn::BitCast(du16, Bf16Bits(df, even))),
-             du16, reinterpret_cast<uint16_t*>(to));
+  return hn::OddEven(hn::BitCast(du16, RoundedBf16(df, odd)),
+                     hn::BitCast(du16, Bf16Bits(df, even)));
+}
+
+// Two vectors as F16 or BF16 in one, one after the other.
+template <typename T, class DF, class V>
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
+  const hn::Repartition<uint16_t, DF> du16;
+  if constexpr (std::is_same_v<T, hwy::float16_t>) {
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    const hn::Half<decltype(du16)> dhalf;
+    return hn::Combine(du16, hn::BitCast(dhalf, hn::DemoteTo(dh, hi)),
+                       hn::BitCast(dhalf, hn::DemoteTo(dh, lo)));
+  } else {
+    const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
+    return hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
+                                hn::BitCast(di, Bf16Bits(df, hi)));
+  }
 }
 #endif
 

@@ -39,13 +39,15 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q1_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q1_0& b, Sink& sink) {
-    const float d = Half(b.d);
-    const SignedCodes plus = hn::Set(dsigned, 1), minus = hn::Set(dsigned, -1);
-    for (int i = 0; i < 16; i += 2) {
-      sink(hn::IfThenElse(hn::RebindMask(dsigned, CodeBits(b.qs + i)), plus,
-                          minus),
-           d);
+  HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
+    const Codes two = hn::Set(dcodes, 2);
+    const auto minus1 = [](Codes q) {
+      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
+    };
+    for (int i = 0; i < 16; i += 4) {
+      sink.PairOfMany(hn::IfThenElseZero(CodeBits(b.qs + i), two),
+                      hn::IfThenElseZero(CodeBits(b.qs + i + 2), two), minus1,
+                      d);
     }
   }
 };

@@ -41,8 +41,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q2_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q2_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
     const hn::Repartition<uint16_t, decltype(dcodes)> du16;
     const Codes qs = LoadCodes(b.qs);
     const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
@@ -58,13 +57,13 @@ struct Unpack<Q2_0> {
   template <class V16, class Sink>
   HWY_INLINE static void Put(V16 first, V16 second, float d, Sink& sink) {
     const hn::Repartition<uint16_t, decltype(dcodes)> du16;
-    const SignedCodes one = hn::Set(dsigned, 1);
-    sink(hn::Sub(hn::BitCast(dsigned, hn::InterleaveLower(du16, first, second)),
-                 one),
-         d);
-    sink(hn::Sub(hn::BitCast(dsigned, hn::InterleaveUpper(du16, first, second)),
-                 one),
-         d);
+    const auto minus1 = [](Codes q) {
+      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
+    };
+    sink.PairOfMany(
+        hn::BitCast(dcodes, hn::InterleaveLower(du16, first, second)),
+        hn::BitCast(dcodes, hn::InterleaveUpper(du16, first, second)), minus1,
+        d);
   }
 };
 

@@ -51,11 +51,11 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q2_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q2_K& b, Sink& sink) {
+  HWY_INLINE static void Do(const Q2_K& b, float d, float dmin, Sink& sink) {
     const Codes scales = LoadCodes(b.scales);
     float scale[16], offset[16];
-    Scales16(LowNibbles(scales), Half(b.d), scale);
-    Scales16(HighNibbles(scales), -Half(b.dmin), offset);
+    Scales16(LowNibbles(scales), d, scale);
+    Scales16(HighNibbles(scales), -dmin, offset);
     for (int half = 0; half < 2; ++half) {
       const Codes q0 = LoadCodes(b.qs + 32 * half);
       const Codes q1 = LoadCodes(b.qs + 32 * half + 16);

@@ -53,9 +53,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q3_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q3_K& b, Sink& sink) {
+  HWY_INLINE static void Do(const Q3_K& b, float d, Sink& sink) {
     float scale[16];
-    Scales16(ScaleCodes(b.scales), Half(b.d), scale);
+    Scales16(ScaleCodes(b.scales), d, scale);
     Row<0>(b, scale, sink);
     Row<1>(b, scale, sink);
     Row<2>(b, scale, sink);

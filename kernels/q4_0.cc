@@ -42,12 +42,12 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q4_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q4_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const Q4_0& b, float d, Sink& sink) {
     const Codes qs = LoadCodes(b.qs);
-    const SignedCodes eight = hn::Set(dsigned, 8);
-    sink(hn::Sub(Signed(LowNibbles(qs)), eight), d);
-    sink(hn::Sub(Signed(HighNibbles(qs)), eight), d);
+    const auto minus8 = [](Codes q) {
+      return hn::Sub(Signed(q), hn::Set(dsigned, 8));
+    };
+    sink.Pair(LowNibbles(qs), HighNibbles(qs), minus8, d);
   }
 };
 

@@ -45,11 +45,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q4_1> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q4_1& b, Sink& sink) {
-    const float d = Half(b.d), m = Half(b.m);
+  HWY_INLINE static void Do(const Q4_1& b, float d, float m, Sink& sink) {
     const Codes qs = LoadCodes(b.qs);
-    sink(LowNibbles(qs), d, m);
-    sink(HighNibbles(qs), d, m);
+    sink.Pair(LowNibbles(qs), HighNibbles(qs), Same, d, m);
   }
 };
 

@@ -55,16 +55,15 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q4_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q4_K& b, Sink& sink) {
+  HWY_INLINE static void Do(const Q4_K& b, float d, float dmin, Sink& sink) {
     float scale[8], offset[8];
-    ScalesMinsK(b.scales, Half(b.d), Half(b.dmin), scale, offset);
+    ScalesMinsK(b.scales, d, dmin, scale, offset);
     for (int i = 0; i < 8; i += 2) {
       const Codes q0 = LoadCodes(b.qs + 16 * i);
       const Codes q1 = LoadCodes(b.qs + 16 * i + 16);
-      sink(LowNibbles(q0), scale[i], offset[i]);
-      sink(LowNibbles(q1), scale[i], offset[i]);
-      sink(HighNibbles(q0), scale[i + 1], offset[i + 1]);
-      sink(HighNibbles(q1), scale[i + 1], offset[i + 1]);
+      sink.Pair(LowNibbles(q0), LowNibbles(q1), Same, scale[i], offset[i]);
+      sink.Pair(HighNibbles(q0), HighNibbles(q1), Same, scale[i + 1],
+                offset[i + 1]);
     }
   }
 };

@@ -47,8 +47,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q5_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q5_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const Q5_0& b, float d, Sink& sink) {
     const Codes qs = LoadCodes(b.qs);
     // nibble - 16, which is setting the upper four bits, where bit 4 is clear
     const Codes minus16 = hn::Set(dcodes, 0xF0);

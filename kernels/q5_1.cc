@@ -50,8 +50,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q5_1> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q5_1& b, Sink& sink) {
-    const float d = Half(b.d), m = Half(b.m);
+  HWY_INLINE static void Do(const Q5_1& b, float d, float m, Sink& sink) {
     const Codes qs = LoadCodes(b.qs);
     const Codes plus16 = hn::Set(dcodes, 16);
     const Codes lo = hn::IfThenElseZero(CodeBits(b.qh), plus16);

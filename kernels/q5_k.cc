@@ -58,9 +58,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q5_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q5_K& b, Sink& sink) {
+  HWY_INLINE static void Do(const Q5_K& b, float d, float dmin, Sink& sink) {
     float scale[8], offset[8];
-    ScalesMinsK(b.scales, Half(b.d), Half(b.dmin), scale, offset);
+    ScalesMinsK(b.scales, d, dmin, scale, offset);
     Pair<0>(b, scale, offset, sink);
     Pair<1>(b, scale, offset, sink);
     Pair<2>(b, scale, offset, sink);

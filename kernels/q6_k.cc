@@ -51,9 +51,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q6_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q6_K& b, Sink& sink) {
+  HWY_INLINE static void Do(const Q6_K& b, float d, Sink& sink) {
     float scale[16];
-    Scales16(LoadCodes(b.scales), Half(b.d), scale);
+    Scales16(LoadCodes(b.scales), d, scale);
     for (int half = 0; half < 2; ++half) {
       const uint8_t* ql = b.ql + 64 * half;
       const float* s = scale + 8 * half;

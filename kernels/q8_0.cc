@@ -39,8 +39,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q8_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q8_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const Q8_0& b, float d, Sink& sink) {
     sink(LoadCodes(b.qs), d);
     sink(LoadCodes(b.qs + 16), d);
   }

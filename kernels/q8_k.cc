@@ -42,8 +42,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q8_K> {
   template <class Sink>
-  HWY_INLINE static void Do(const Q8_K& b, Sink& sink) {
-    const float d = hwy::BitCastScalar<float>(Load32(b.d));
+  HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
     // No SignedCodes: times 2^-24 such a scale can lose bits.
     for (int i = 0; i < 256; i += 16) sink(hn::LoadU(di8, b.qs + i), d);
   }

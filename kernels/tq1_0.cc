@@ -56,32 +56,34 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<TQ1_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const TQ1_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
     Codes v0 = LoadCodes(b.qs), v1 = LoadCodes(b.qs + 16);
     for (int n = 0; n < 5; ++n) {
-      sink(Code(v0), d);
-      sink(Code(v1), d);
+      sink.PairOfMany(Code(v0), Code(v1), Minus1, d);
       v0 = Next(v0);
       v1 = Next(v1);
     }
     Codes v2 = LoadCodes(b.qs + 32);
     for (int n = 0; n < 5; ++n) {
-      sink(Code(v2), d);
+      sink(Minus1(Code(v2)), d);
       v2 = Next(v2);
     }
-    sink(Code(Tail(b.qh)), d);
+    sink(Minus1(Code(Tail(b.qh))), d);
   }
 
   // byte * 3 mod 256: the next digit moves up.
   HWY_INLINE static Codes Next(Codes v) { return hn::Add(hn::Add(v, v), v); }
 
-  // v * 3 / 256 - 1: 86 and 171 are the first bytes of the digits 1 and 2.
-  HWY_INLINE static SignedCodes Code(Codes v) {
+  // v * 3 / 256: 86 and 171 are the first bytes of the digits 1 and 2.
+  HWY_INLINE static Codes Code(Codes v) {
     const Codes one = hn::Set(dcodes, 1);
     const Codes ge1 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 85)), one);
     const Codes ge2 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 170)), one);
-    return Signed(hn::Sub(hn::Add(ge1, ge2), one));
+    return hn::Add(ge1, ge2);
+  }
+
+  HWY_INLINE static SignedCodes Minus1(Codes q) {
+    return hn::Sub(Signed(q), hn::Set(dsigned, 1));
   }
 
   // Digits 0-3 of the four bytes of qh, one after the other.

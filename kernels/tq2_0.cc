@@ -43,8 +43,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<TQ2_0> {
   template <class Sink>
-  HWY_INLINE static void Do(const TQ2_0& b, Sink& sink) {
-    const float d = Half(b.d);
+  HWY_INLINE static void Do(const TQ2_0& b, float d, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
       const Codes q0 = LoadCodes(b.qs + 32 * half);
       const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
@@ -58,9 +57,10 @@ struct Unpack<TQ2_0> {
   // Elements 32 kRow to 32 kRow + 31 of one half.
   template <int kRow, class Sink>
   HWY_INLINE static void Row(Codes q0, Codes q1, float d, Sink& sink) {
-    const SignedCodes one = hn::Set(dsigned, 1);
-    sink(hn::Sub(Signed(Field<2 * kRow, 2>(q0)), one), d);
-    sink(hn::Sub(Signed(Field<2 * kRow, 2>(q1)), one), d);
+    const auto minus1 = [](Codes q) {
+      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
+    };
+    sink.PairOfMany(Field<2 * kRow, 2>(q0), Field<2 * kRow, 2>(q1), minus1, d);
   }
 };
 

@@ -101,6 +101,9 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
+// Codes that stand for themselves.
+HWY_INLINE Codes Same(Codes q) { return q; }
+
 // The mask of the 16 bits at p, the lowest bit first. (LoadMaskBits may read
 // eight bytes.)
 HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
@@ -118,20 +121,8 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
 #endif
 }
 
-// An F16 scale field; NaN and Inf pass through.
-HWY_INLINE float Half(const uint8_t* p) {
-#if DEQUANT_NO_F16C
-  return F16ToF32(p);  // no F16C: bits are cheaper than emulated vectors
-#else
-  const hn::FixedTag<float, 4> df;
-  const hn::Rebind<hwy::float16_t, decltype(df)> dh;
-  const hn::Rebind<uint16_t, decltype(df)> du16;
-  return hn::GetLane(
-      hn::PromoteTo(df, hn::BitCast(dh, hn::Set(du16, Load16(p)))));
-#endif
-}
-
-// q * scale, and q * scale + offset. kShift: codes come times 2^kShift, which
+// q * scale, and q * scale + offset, whose product must be exact in F32: fused
+// or not, it then has the same bits. kShift: codes come times 2^kShift, which
 // is taken back from the scale, exactly.
 template <int kShift>
 struct Scaled {
@@ -152,7 +143,7 @@ struct ScaledOffset {
   float scale, offset;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Add(Scaled<kShift>{scale}(d, q), hn::Set(d, offset));
+    return hn::MulAdd(q, Scaled<kShift>{scale}.Scale(d), hn::Set(d, offset));
   }
 };
 
@@ -174,10 +165,12 @@ inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
 
 // Writes groups as T, one after the other: Codes, SignedCodes or I8x16. With
 // SignedCodes the scale must be exact times 2^-24, as everything made of F16
-// is.
+// is; with an offset, scale and code must have 24 bits between them.
 template <typename T>
 class Sink {
  public:
+  using Value = T;
+
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V>
   HWY_INLINE void operator()(V q, float scale) {
@@ -186,6 +179,19 @@ class Sink {
   template <class V>
   HWY_INLINE void operator()(V q, float scale, float offset) {
     Put(q, ScaledOffset<kShift<V>>{scale, offset});
+  }
+
+  // Two groups of codes below 16, which stand for what `map` makes of them,
+  // with one scale. Where that is less work, T is computed once for each of the
+  // 16 codes, and looked up.
+  template <class Map, class... F>
+  HWY_INLINE void Pair(Codes q0, Codes q1, Map map, F... scale) {
+    PutPair<hwy::IsSame<T, hwy::bfloat16_t>()>(q0, q1, map, scale...);
+  }
+  // The same where more than these two groups have that scale.
+  template <class Map, class... F>
+  HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
+    PutPair<sizeof(T) == 2>(q0, q1, map, scale...);
   }
 
  private:
@@ -197,6 +203,18 @@ class Sink {
   template <class V>
   static constexpr int kShift = 0;
 #endif
+
+  template <bool kTable, class Map, class... F>
+  HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, F... scale) {
+#if HWY_TARGET == HWY_AVX2
+    if constexpr (kTable) {
+      PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), scale...);
+      return;
+    }
+#endif
+    (*this)(map(q0), scale...);
+    (*this)(map(q1), scale...);
+  }
 
   template <class V, class Fn>
   HWY_INLINE void Put(V q, Fn value) {
@@ -224,13 +242,73 @@ class Sink {
   template <class DF, class V, class Fn>
   HWY_INLINE void PutTwice(DF df, V q, Fn value) {
     if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
-      StoreBf16InTurn(df, value(df, Widen<0, 2>(df, q)),
-                      value(df, Widen<1, 2>(df, q)), to_);
+      const auto both = Bf16InTurn(df, value(df, Widen<0, 2>(df, q)),
+                                   value(df, Widen<1, 2>(df, q)));
+      hn::StoreU(hn::BitCast(dcodes, both), dcodes, to_);
     } else {
       StoreAs2<T>(df, value(df, Widen<0, 1>(df, q)),
                   value(df, Widen<8, 1>(df, q)), to_);
     }
   }
+
+  // 16 values as T, in order.
+  template <class V, class Fn>
+  HWY_INLINE static hn::Vec<hn::FixedTag<uint16_t, 16>> Narrowed(V q,
+                                                                 Fn value) {
+    const hn::FixedTag<float, 8> df;
+    if constexpr (hwy::IsSame<V, I8x16>()) {
+      const hn::RebindToSigned<decltype(df)> di;
+      const hn::Half<decltype(di8)> dhalf;
+      const auto lo = hn::PromoteTo(di, hn::LowerHalf(dhalf, q));
+      const auto hi = hn::PromoteTo(di, hn::UpperHalf(dhalf, q));
+      return Narrow2<T>(df, value(df, hn::ConvertTo(df, lo)),
+                        value(df, hn::ConvertTo(df, hi)));
+    } else if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
+      return Bf16InTurn(df, value(df, Widen<0, 2>(df, q)),
+                        value(df, Widen<1, 2>(df, q)));
+    } else {
+      return Narrow2<T>(df, value(df, Widen<0, 1>(df, q)),
+                        value(df, Widen<8, 1>(df, q)));
+    }
+  }
+
+  // `all`: what codes 0 to 15 stand for.
+  template <class V>
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale) {
+    PutFromTable(q0, q1, Narrowed(all, Scaled<kShift<V>>{scale}));
+  }
+  template <class V>
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale,
+                               float offset) {
+    PutFromTable(q0, q1, Narrowed(all, ScaledOffset<kShift<V>>{scale, offset}));
+  }
+  // The byte shuffle looks up the low and the high bytes.
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1,
+                               hn::Vec<hn::FixedTag<uint16_t, 16>> table) {
+    alignas(16) static constexpr uint8_t kSplit[16] = {
+        0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
+    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
+    const auto split = hn::BitCast(
+        du64,
+        hn::TableLookupBytes(hn::BitCast(dcodes, table), LoadCodes(kSplit)));
+    const auto first = hn::ConcatLowerLower(du64, split, split);
+    const auto second = hn::ConcatUpperUpper(du64, split, split);
+    const Codes low =
+        hn::BitCast(dcodes, hn::InterleaveLower(du64, first, second));
+    const Codes high =
+        hn::BitCast(dcodes, hn::InterleaveUpper(du64, first, second));
+    // Elements 0-7 of both groups, then 8-15 of both.
+    const Codes q{_mm256_castpd_si256(_mm256_shuffle_pd(
+        _mm256_castsi256_pd(q0.raw), _mm256_castsi256_pd(q1.raw), 0b1100))};
+    const Codes lo = hn::TableLookupBytes(low, q);
+    const Codes hi = hn::TableLookupBytes(high, q);
+    hn::StoreU(hn::InterleaveLower(dcodes, lo, hi), dcodes, to_);
+    hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 32);
+    to_ += 64;
+  }
+
+  alignas(16) static constexpr uint8_t kAllCodes[16] = {
+      0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 #endif
 
   // A template on the tag: `if constexpr` on its size then drops the others.
@@ -284,47 +362,128 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 }
 
 // One format: a kernel file specializes it with
-//   template <class Sink> static void Do(const B& block, Sink& sink);
-// or, for plain types, with
+//   template <class Sink>
+//   static void Do(const B& block, float scale..., Sink& sink);
+// where the scales are the fields that B::kScales lists, or, for plain types,
+// with
 //   template <typename T> static void All(const uint8_t* src, size_t n,
 //   uint8_t* dst);
 template <class B>
 struct Unpack;
 
-template <class B, size_t kIndex>
-HWY_INLINE bool IsFinite(const uint8_t* block) {
-  constexpr ScaleField kField = B::kScales[kIndex];
-  const uint8_t* p = block + kField.offset;
-  if constexpr (kField.kind == ScaleField::kF16) {
-    return IsFiniteF16(Load16(p));
-  } else if constexpr (kField.kind == ScaleField::kF32) {
-    return IsFiniteF32(Load32(p));
-  } else {
-    return IsFiniteF16(HalfInTopNibbles(p));
-  }
-}
-// Unrolled by hand: at -O2 a loop over the fields stays one.
-template <class B, size_t... kIndex>
-HWY_INLINE bool AllFinite([[maybe_unused]] const uint8_t* block,
-                          std::index_sequence<kIndex...>) {
-  return (IsFinite<B, kIndex>(block) && ...);
-}
-template <class B>
-HWY_INLINE bool AllFinite(const uint8_t* block) {
-  return AllFinite<B>(block, std::make_index_sequence<std::size(B::kScales)>());
+// An F16; NaN and Inf pass through.
+HWY_INLINE float Half(uint16_t bits) {
+#if DEQUANT_NO_F16C
+  return F16ToF32(bits);  // no F16C: bits are cheaper than emulated vectors
+#else
+  const hn::FixedTag<float, 4> df;
+  const hn::Rebind<hwy::float16_t, decltype(df)> dh;
+  const hn::Rebind<uint16_t, decltype(df)> du16;
+  return hn::GetLane(hn::PromoteTo(df, hn::BitCast(dh, hn::Set(du16, bits))));
+#endif
 }
 
-// A block with a NaN or Inf scale: through F32, where NaN is made canonical.
+template <class B>
+using Fields = std::make_index_sequence<std::size(B::kScales)>;
+
+// The scale fields of up to 8 blocks, by field: of single blocks they would
+// take about as long as the 32 values that many formats have under one.
+constexpr size_t kBatch = 8;
+
+// One field of one block. False if it is not finite.
+template <ScaleField kField>
+HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
+  const uint8_t* p = block + kField.offset;
+  if constexpr (kField.kind == ScaleField::kF32) {
+    const uint32_t bits = Load32(p);
+    *scale = hwy::BitCastScalar<float>(bits);
+    return IsFiniteF32(bits);
+  } else {
+    const uint16_t bits =
+        kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
+    *scale = Half(bits);
+    return IsFiniteF16(bits);
+  }
+}
+
+// An F16 field of kBatch blocks. False if one is not finite.
+template <ScaleField kField, size_t kBlockBytes>
+HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, float* HWY_RESTRICT scale) {
+  uint64_t words[kBatch / 4] = {};
+  uint64_t carry = 0;
+  for (size_t w = 0; w < kBatch / 4; ++w) {
+    for (size_t i = 0; i < 4; ++i) {
+      const uint8_t* block = blocks + (4 * w + i) * kBlockBytes;
+      words[w] |= uint64_t{Load16(block + kField.offset)} << (16 * i);
+    }
+    // The exponent of NaN and Inf is all ones.
+    carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
+  }
+#if DEQUANT_NO_F16C
+  const hn::CappedTag<float, 4> df;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+  for (size_t i = 0; i < kBatch; i += hn::Lanes(df)) {
+    hn::StoreU(LoadAs<hwy::float16_t>(df, bytes + 2 * i), df, scale + i);
+  }
+#else
+  // Not through memory: a load from two stores would wait for all stores
+  // before.
+  const hn::FixedTag<hwy::float16_t, kBatch> dh;
+  const hn::Repartition<uint64_t, decltype(dh)> du64;
+  const hn::CappedTag<float, kBatch> df;
+  const auto all =
+      hn::BitCast(dh, hn::Dup128VecFromValues(du64, words[0], words[1]));
+  if constexpr (hn::MaxLanes(df) == 8) {
+    hn::StoreU(hn::PromoteTo(df, all), df, scale);
+  } else {
+    hn::StoreU(hn::PromoteLowerTo(df, all), df, scale);
+    hn::StoreU(hn::PromoteUpperTo(df, all), df, scale + 4);
+  }
+#endif
+  return (carry & 0x8000800080008000) == 0;
+}
+
+template <class B, size_t kIndex>
+HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
+  constexpr ScaleField kField = B::kScales[kIndex];
+  if constexpr (kField.kind == ScaleField::kF16) {
+    if (n == kBatch) return ReadF16Batch<kField, sizeof(B)>(blocks, scale);
+  }
+  bool finite = true;
+  for (size_t i = 0; i < n; ++i) {
+    finite &= ReadScale<kField>(blocks + i * sizeof(B), scale + i);
+  }
+  return finite;
+}
+
+// Up to kBatch blocks with finite scales; else false and nothing is written.
+template <class B, class Sink, size_t... kIndex>
+HWY_INLINE bool UnpackBatch(const uint8_t* blocks, size_t n, uint8_t* to,
+                            bool any, std::index_sequence<kIndex...>) {
+  float scale[sizeof...(kIndex) + 1][kBatch];
+  const bool finite =
+      (ReadScales<B, kIndex>(blocks, n, scale[kIndex]) & ... & true);
+  if (!finite && !any) return false;
+  for (size_t i = 0; i < n; ++i) {
+    Sink sink(to + i * (B::kElements * sizeof(typename Sink::Value)));
+    Unpack<B>::Do(*reinterpret_cast<const B*>(blocks + i * sizeof(B)),
+                  scale[kIndex][i]..., sink);
+  }
+  return true;
+}
+
+// Blocks with a NaN or Inf scale: through F32, where NaN is made canonical.
 template <class B>
 HWY_NOINLINE void ToFloats(const uint8_t* block, uint8_t* floats) {
-  Sink<float> sink(floats);
-  Unpack<B>::Do(*reinterpret_cast<const B*>(block), sink);
+  UnpackBatch<B, Sink<float>>(block, 1, floats, true, Fields<B>());
 }
 template <class B, typename T>
-HWY_INLINE void RunNonFinite(const uint8_t* block, uint8_t* to) {
+HWY_NOINLINE void RunNonFinite(const uint8_t* blocks, size_t n, uint8_t* to) {
   uint8_t floats[B::kElements * sizeof(float)];
-  ToFloats<B>(block, floats);
-  ConvertBlock<T>(floats, B::kElements, to);
+  for (size_t i = 0; i < n; ++i) {
+    ToFloats<B>(blocks + i * sizeof(B), floats);
+    ConvertBlock<T>(floats, B::kElements, to + i * (B::kElements * sizeof(T)));
+  }
 }
 
 template <class K>
@@ -335,15 +494,15 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<T>(src, blocks, dst);
   } else {
-    for (size_t i = 0; i < blocks; ++i) {
-      const uint8_t* block = src + i * sizeof(B);
-      uint8_t* to = dst + i * (B::kElements * sizeof(T));
-      if (HWY_UNLIKELY(!AllFinite<B>(block))) {
-        RunNonFinite<B, T>(block, to);
-      } else {
-        Sink<T> sink(to);
-        Unpack<B>::Do(*reinterpret_cast<const B*>(block), sink);
+    while (blocks > 0) {
+      const size_t n = HWY_MIN(blocks, kBatch);
+      if (HWY_UNLIKELY(
+              !(UnpackBatch<B, Sink<T>>(src, n, dst, false, Fields<B>())))) {
+        RunNonFinite<B, T>(src, n, dst);
       }
+      src += n * sizeof(B);
+      dst += n * (B::kElements * sizeof(T));
+      blocks -= n;
     }
   }
 }
