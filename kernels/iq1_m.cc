@@ -59,7 +59,7 @@ struct Unpack<IQ1_M> {
   HWY_INLINE static void Do(const IQ1_M& b, float d, Sink& sink) {
     const U16x8 words = hn::BitCast(du16, Load8Bytes(b.scales));
     float scale[16];
-    OddScales(LowerFields<3>(words), d * 0.125f, scale);
+    OddScales(LowerFields<3>(words), d * (0.125f / kUnit), scale);
     const U8x16 qh = Load16Bytes(b.qh);
     const U8x16 low = LowNibbles(qh), high = HighNibbles(qh);
     Eight(b.qs, hn::InterleaveLower(du8, low, high), scale, sink);

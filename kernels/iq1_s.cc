@@ -62,7 +62,7 @@ struct Unpack<IQ1_S> {
     const U8x16 top =
         hn::ConcatOdd(du8, hn::BitCast(du8, qh), hn::BitCast(du8, qh));
     float scale[16];
-    OddScales(Field<4, 3>(top), d * 0.125f, scale);
+    OddScales(Field<4, 3>(top), d * (0.125f / kUnit), scale);
     int8_t delta[16];  // 1 or -1
     hn::StoreU(hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1)), di8,
                delta);

@@ -57,7 +57,7 @@ struct Unpack<IQ2_S> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_S& b, float d, Sink& sink) {
     float scale[16];
-    OddScales(Nibbles(Load8Bytes(b.scales)), d * 0.125f, scale);
+    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f / kUnit), scale);
     const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
     uint16_t row[32];
     StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), row);

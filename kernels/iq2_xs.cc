@@ -54,7 +54,7 @@ struct Unpack<IQ2_XS> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XS& b, float d, Sink& sink) {
     float scale[16];
-    OddScales(Nibbles(Load8Bytes(b.scales)), d * 0.125f, scale);
+    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f / kUnit), scale);
     for (int half = 0; half < 2; ++half) {
       const U16x8 w0 = Load8Words(b.qs + 32 * half);
       const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);

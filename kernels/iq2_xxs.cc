@@ -53,7 +53,7 @@ template <>
 struct Unpack<IQ2_XXS> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XXS& b, float d, Sink& sink) {
-    d *= 0.125f;
+    d *= 0.125f / kUnit;
     for (int half = 0; half < 2; ++half) {
       const uint8_t* qs = b.qs + 32 * half;
       const U32x4 words =

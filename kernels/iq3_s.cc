@@ -57,7 +57,7 @@ struct Unpack<IQ3_S> {
   HWY_INLINE static void Do(const IQ3_S& b, float d, Sink& sink) {
     float scale[16];  // the second half repeats the first
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
-    OddScales(Nibbles(scales), d, scale);
+    OddScales(Nibbles(scales), d / kUnit, scale);
     const U8x16 qh = Load8Bytes(b.qh);
     uint16_t row[64];
     for (int i = 0; i < 4; ++i) {

@@ -53,7 +53,7 @@ template <>
 struct Unpack<IQ3_XXS> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, float d, Sink& sink) {
-    d *= 0.25f;
+    d *= 0.25f / kUnit;
     for (int half = 0; half < 2; ++half) {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
       const U8x16 signs = EvenSigns(SignFields(words));

@@ -55,7 +55,7 @@ struct Unpack<MXFP4> {
   template <class Sink>
   HWY_INLINE static void Do(const MXFP4& b, Sink& sink) {
     const float d = MXFP4::Scale(b.e);
-    // No SignedCodes: times 2^-24 such a scale can lose bits.
+    // Not as codes: times kUnit such a scale can lose bits.
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(hn::LoadU(di8, kValuesFp4),
                                   hn::ResizeBitCast(di8, q));

@@ -91,7 +91,8 @@ struct Unpack<NVFP4> {
     const hn::Rebind<uint8_t, decltype(df)> du8x4;
     const auto e4m3 = hn::PromoteTo(du, hn::LoadU(du8x4, d));
     const auto bits = hn::ShiftLeft<20>(hn::And(e4m3, hn::Set(du, 0x7F)));
-    const auto value = hn::Mul(hn::BitCast(df, bits), hn::Set(df, 0x1p119f));
+    const auto value =
+        hn::Mul(hn::BitCast(df, bits), hn::Set(df, 0x1p119f * kUnit));
     const auto zero = hn::Eq(e4m3, hn::Set(du, 0x7F));
     hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(df, zero), value), df, scale);
   }

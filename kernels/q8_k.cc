@@ -43,7 +43,7 @@ template <>
 struct Unpack<Q8_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    // No SignedCodes: times 2^-24 such a scale can lose bits.
+    // Not as codes: times kUnit such a scale can lose bits.
     for (int i = 0; i < 256; i += 16) sink(hn::LoadU(di8, b.qs + i), d);
   }
 };

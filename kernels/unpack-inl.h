@@ -101,6 +101,15 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
+// Scales of codes are kept times kUnit: AVX2 widens a code to the top of its
+// 32-bit lane, which extends its sign for nothing but makes it 2^24 times as
+// large.
+#if HWY_TARGET == HWY_AVX2
+constexpr float kUnit = 0x1p-24f;
+#else
+constexpr float kUnit = 1.0f;
+#endif
+
 // Codes that stand for themselves.
 HWY_INLINE Codes Same(Codes q) { return q; }
 
@@ -122,50 +131,42 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
 }
 
 // q * scale, and q * scale + offset, whose product must be exact in F32: fused
-// or not, it then has the same bits. kShift: codes come times 2^kShift, which
-// is taken back from the scale, exactly.
-template <int kShift>
+// or not, it then has the same bits.
 struct Scaled {
   float scale;
-  template <class D>
-  HWY_INLINE hn::Vec<D> Scale(D d) const {
-    const auto s = hn::Set(d, scale);
-    if constexpr (kShift == 0) return s;
-    return hn::Mul(s, hn::Set(d, 1.0f / (1 << kShift)));
-  }
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Mul(q, Scale(d));
+    return hn::Mul(q, hn::Set(d, scale));
   }
 };
-template <int kShift>
 struct ScaledOffset {
   float scale, offset;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::MulAdd(q, Scaled<kShift>{scale}.Scale(d), hn::Set(d, offset));
+    return hn::MulAdd(q, hn::Set(d, scale), hn::Set(d, offset));
   }
 };
 
 #if HWY_TARGET == HWY_AVX2
-// Byte 4 i + kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
-template <int kFirst, int kStep, int kAt>
+// The top byte of 32-bit lane i is code kFirst + kStep i, the others are 0.
+template <int kFirst, int kStep>
 struct WidenIndex {
   alignas(32) int8_t bytes[32];
   constexpr WidenIndex() : bytes{} {
     for (int i = 0; i < 32; ++i) {
       bytes[i] =
-          static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * (i / 4) : -1);
+          static_cast<int8_t>(i % 4 == 3 ? kFirst + kStep * (i / 4) : -1);
     }
   }
 };
-template <int kFirst, int kStep, int kAt>
-inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
+template <int kFirst, int kStep>
+inline constexpr WidenIndex<kFirst, kStep> kWidenIndex;
 #endif
 
-// Writes groups as T, one after the other: Codes, SignedCodes or I8x16. With
-// SignedCodes the scale must be exact times 2^-24, as everything made of F16
-// is; with an offset, scale and code must have 24 bits between them.
+// Writes groups as T, one after the other. Codes, which are below 128, and
+// SignedCodes have a scale times kUnit; I8x16 is for scales that are not exact
+// times that, and for codes that come in 128 bits. With an offset, scale and
+// code must have 24 bits between them.
 template <typename T>
 class Sink {
  public:
@@ -174,11 +175,11 @@ class Sink {
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V>
   HWY_INLINE void operator()(V q, float scale) {
-    Put(q, Scaled<kShift<V>>{scale});
+    Put(q, Scaled{scale});
   }
   template <class V>
   HWY_INLINE void operator()(V q, float scale, float offset) {
-    Put(q, ScaledOffset<kShift<V>>{scale, offset});
+    Put(q, ScaledOffset{scale, offset});
   }
 
   // Two groups of codes below 16, which stand for what `map` makes of them,
@@ -195,15 +196,6 @@ class Sink {
   }
 
  private:
-#if HWY_TARGET == HWY_AVX2
-  // Signed codes are widened to the top of a lane, which keeps their sign.
-  template <class V>
-  static constexpr int kShift = hwy::IsSame<V, SignedCodes>() ? 24 : 0;
-#else
-  template <class V>
-  static constexpr int kShift = 0;
-#endif
-
   template <bool kTable, class Map, class... F>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, F... scale) {
 #if HWY_TARGET == HWY_AVX2
@@ -235,7 +227,7 @@ class Sink {
   template <int kFirst, int kStep, class DF, class V>
   HWY_INLINE static hn::Vec<DF> Widen(DF df, V q) {
     const hn::Repartition<int8_t, DF> dindex;
-    const auto& index = kWidenIndex<kFirst, kStep, (kShift<V> == 24 ? 3 : 0)>;
+    const auto& index = kWidenIndex<kFirst, kStep>;
     const auto wide = hn::TableLookupBytesOr0(q, hn::Load(dindex, index.bytes));
     return hn::ConvertTo(df, hn::BitCast(hn::Rebind<int32_t, DF>(), wide));
   }
@@ -275,12 +267,12 @@ class Sink {
   // `all`: what codes 0 to 15 stand for.
   template <class V>
   HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale) {
-    PutFromTable(q0, q1, Narrowed(all, Scaled<kShift<V>>{scale}));
+    PutFromTable(q0, q1, Narrowed(all, Scaled{scale}));
   }
   template <class V>
   HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale,
                                float offset) {
-    PutFromTable(q0, q1, Narrowed(all, ScaledOffset<kShift<V>>{scale, offset}));
+    PutFromTable(q0, q1, Narrowed(all, ScaledOffset{scale, offset}));
   }
   // The byte shuffle looks up the low and the high bytes.
   HWY_INLINE void PutFromTable(Codes q0, Codes q1,
@@ -354,11 +346,12 @@ class Sink {
 };
 
 // The byte groups of a super-block's scales are values like any other: 16 codes
-// times d, kept in a small array that broadcasts load from.
+// times d, kept in a small array that broadcasts load from. They come times
+// kUnit if d does.
 template <class V>
 HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
   Sink<float> sink(reinterpret_cast<uint8_t*>(scales));
-  sink(codes, d);
+  sink(codes, d * kUnit);
 }
 
 // One format: a kernel file specializes it with
@@ -391,7 +384,7 @@ using Fields = std::make_index_sequence<std::size(B::kScales)>;
 constexpr size_t kBatch = 8;
 
 // One field of one block. False if it is not finite.
-template <ScaleField kField>
+template <ScaleField kField, bool kFirst>
 HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   const uint8_t* p = block + kField.offset;
   if constexpr (kField.kind == ScaleField::kF32) {
@@ -401,13 +394,13 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
-    *scale = Half(bits);
+    *scale = Half(bits) * (kFirst ? kUnit : 1.0f);
     return IsFiniteF16(bits);
   }
 }
 
 // An F16 field of kBatch blocks. False if one is not finite.
-template <ScaleField kField, size_t kBlockBytes>
+template <ScaleField kField, bool kFirst, size_t kBlockBytes>
 HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, float* HWY_RESTRICT scale) {
   uint64_t words[kBatch / 4] = {};
   uint64_t carry = 0;
@@ -419,27 +412,23 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, float* HWY_RESTRICT scale) {
     // The exponent of NaN and Inf is all ones.
     carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
   }
+  const hn::FixedTag<float, 4> df;
 #if DEQUANT_NO_F16C
-  const hn::CappedTag<float, 4> df;
   const auto* bytes = reinterpret_cast<const uint8_t*>(words);
-  for (size_t i = 0; i < kBatch; i += hn::Lanes(df)) {
-    hn::StoreU(LoadAs<hwy::float16_t>(df, bytes + 2 * i), df, scale + i);
-  }
+  const auto lo = LoadF16(df, bytes), hi = LoadF16(df, bytes + 8);
 #else
   // Not through memory: a load from two stores would wait for all stores
   // before.
   const hn::FixedTag<hwy::float16_t, kBatch> dh;
   const hn::Repartition<uint64_t, decltype(dh)> du64;
-  const hn::CappedTag<float, kBatch> df;
   const auto all =
       hn::BitCast(dh, hn::Dup128VecFromValues(du64, words[0], words[1]));
-  if constexpr (hn::MaxLanes(df) == 8) {
-    hn::StoreU(hn::PromoteTo(df, all), df, scale);
-  } else {
-    hn::StoreU(hn::PromoteLowerTo(df, all), df, scale);
-    hn::StoreU(hn::PromoteUpperTo(df, all), df, scale + 4);
-  }
+  const auto lo = hn::PromoteLowerTo(df, all);
+  const auto hi = hn::PromoteUpperTo(df, all);
 #endif
+  const auto unit = hn::Set(df, kFirst ? kUnit : 1.0f);
+  hn::StoreU(hn::Mul(lo, unit), df, scale);
+  hn::StoreU(hn::Mul(hi, unit), df, scale + 4);
   return (carry & 0x8000800080008000) == 0;
 }
 
@@ -447,11 +436,12 @@ template <class B, size_t kIndex>
 HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
   constexpr ScaleField kField = B::kScales[kIndex];
   if constexpr (kField.kind == ScaleField::kF16) {
-    if (n == kBatch) return ReadF16Batch<kField, sizeof(B)>(blocks, scale);
+    if (n == kBatch)
+      return ReadF16Batch<kField, kIndex == 0, sizeof(B)>(blocks, scale);
   }
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
-    finite &= ReadScale<kField>(blocks + i * sizeof(B), scale + i);
+    finite &= ReadScale<kField, kIndex == 0>(blocks + i * sizeof(B), scale + i);
   }
   return finite;
 }
