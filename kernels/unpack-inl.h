@@ -451,8 +451,8 @@ template <class B, class Sink, size_t... kIndex>
 HWY_INLINE bool UnpackBatch(const uint8_t* blocks, size_t n, uint8_t* to,
                             bool any, std::index_sequence<kIndex...>) {
   float scale[sizeof...(kIndex) + 1][kBatch];
-  const bool finite =
-      (ReadScales<B, kIndex>(blocks, n, scale[kIndex]) & ... & true);
+  bool finite = true;
+  ((finite = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && finite), ...);
   if (!finite && !any) return false;
   for (size_t i = 0; i < n; ++i) {
     Sink sink(to + i * (B::kElements * sizeof(typename Sink::Value)));
