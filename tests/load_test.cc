@@ -215,19 +215,70 @@ TEST_F(LoadTest, WhatCannotFitIsAnErrorThatNamesTheTensor) {
   }
 }
 
-TEST(MemoryTest, IsNullWhenTheSystemHasNoMore) {
+// A sparse file of 2^60 bytes, where there is such a thing: as F32 it would
+// wrap.
+TEST(LoadModelTest, OutputBeyondAllNumbersIsAnError) {
+  const std::string path =
+      "/dev/shm/dequant_test_" + std::to_string(::getpid()) + ".gguf";
+  GgufBuilder b;
+  b.Tensor("small", {32}, 8).Tensor("huge", {128}, 41);
+  const std::string bytes = b.Build();
+  const uint64_t blocks = (uint64_t{1} << 60) / 18;
+  std::error_code error;
+  try {
+    WriteFile(path, Patched<uint64_t>(bytes, b.At("t1.dim0"), blocks * 128));
+    fs::resize_file(path, b.At("t1.data") + blocks * 18, error);
+  } catch (const std::runtime_error&) {
+    error = std::make_error_code(std::errc::no_such_file_or_directory);
+  }
+  std::string what = "no error";
+  if (!error) {
+    try {
+      LoadOptions o;
+      o.dtype = DType::kF32;
+      LoadModel(path, o);
+    } catch (const Error& e) {
+      what = e.what();
+    }
+  }
+  fs::remove(path);
+  if (error) GTEST_SKIP() << "no such file here: " << error.message();
+  EXPECT_NE(what.find("tensor 'huge': with it the output would pass"),
+            std::string::npos)
+      << what;
+}
+
+TEST(ArenaTest, IsNullWhenTheSystemHasNoMore) {
+  Arena arena(SIZE_MAX / 4);
   for (const size_t n : {SIZE_MAX, SIZE_MAX / 2, size_t{1} << 60}) {
-    EXPECT_EQ(MapMemory(n), nullptr);
+    EXPECT_EQ(arena.Get(n), nullptr);
     EXPECT_EQ(errno, ENOMEM);
   }
-  const size_t huge = 2 << 20;
-  for (const size_t n :
-       {size_t{1}, size_t{4097}, huge - 1, huge, 8 * huge + 1}) {
-    const auto p = MapMemory(n);
-    ASSERT_NE(p, nullptr);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(p.get()) % (n < huge ? 4096 : huge),
-              0u);
-    p.get()[0] = p.get()[n - 1] = 1;
+}
+
+TEST(ArenaTest, PiecesAreApart) {
+  constexpr size_t kMiB = 1 << 20;
+  std::vector<std::pair<std::shared_ptr<uint8_t>, size_t>> pieces;
+  {
+    Arena arena(100 * kMiB);
+    for (int round = 0; round < 20; ++round) {
+      for (const size_t n : {size_t{0}, size_t{1}, size_t{65}, kMiB - 1, kMiB,
+                             kMiB + 1, 5 * kMiB, 40 * kMiB, 300 * kMiB}) {
+        if (n > 5 * kMiB && round % 10 > 0) continue;
+        pieces.emplace_back(arena.Get(n), n);
+        uint8_t* const p = pieces.back().first.get();
+        ASSERT_NE(p, nullptr);
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 64, 0u);
+        if (n > 0) p[0] = p[n - 1] = static_cast<uint8_t>(pieces.size());
+      }
+    }
+  }
+  for (size_t i = 0; i < pieces.size(); i += 2) pieces[i].first.reset();
+  for (size_t i = 1; i < pieces.size(); i += 2) {
+    const auto& [p, n] = pieces[i];
+    if (n == 0) continue;
+    EXPECT_EQ(p.get()[0], static_cast<uint8_t>(i + 1));
+    EXPECT_EQ(p.get()[n - 1], static_cast<uint8_t>(i + 1));
   }
 }
 

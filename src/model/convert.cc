@@ -173,7 +173,7 @@ ConvertSummary Convert(const std::string& in, const std::string& out,
   }
 
   const std::vector<Slice> slices = CutIntoSlices(plan, kSliceBytes);
-  ForEachSlice(plan, slices, options, summary.bytes_out,
+  ForEachSlice(plan, slices, 0, options, summary.bytes_out,
                [&](size_t i, Scratch& scratch) -> uint64_t {
                  const Slice& s = slices[i];
                  const PlannedTensor& p = plan[s.tensor];

@@ -14,33 +14,10 @@
 namespace dequant {
 namespace {
 
-// A huge page of output: two threads that touched the same one would both wait
-// until it is zeroed.
-constexpr uint64_t kSliceBytes = 2 << 20;
-constexpr uint64_t kOwnMemory = 1 << 20;     // tensors from here on have it
-constexpr uint64_t kSharedBytes = 16 << 20;  // others share such pieces
-constexpr uint64_t kAlignment = 64;
-
-/// Hands out the memory of tensors.
-class Memory {
- public:
-  /// nullptr if the system has no more.
-  std::shared_ptr<uint8_t> Get(uint64_t n) {
-    if (n >= kOwnMemory) return MapMemory(n);
-    if (!shared_ || !RangeFits(used_, n, kSharedBytes)) {
-      shared_ = MapMemory(kSharedBytes);
-      used_ = 0;
-      if (!shared_) return nullptr;
-    }
-    uint8_t* const begin = shared_.get() + used_;
-    used_ += (n + kAlignment - 1) / kAlignment * kAlignment;
-    return {shared_, begin};
-  }
-
- private:
-  std::shared_ptr<uint8_t> shared_;
-  uint64_t used_ = 0;
-};
+constexpr uint64_t kSliceBytes = 2 << 20;  // of output, about
+// Several huge pages: where two threads touch one at the same time, both zero
+// it and one has to throw it away.
+constexpr uint64_t kGroupBytes = 8 << 20;
 
 [[noreturn]] void FailMemory(const PlannedTensor& t, const std::string& why) {
   throw Error(
@@ -64,7 +41,8 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
   // together would end in the process being killed.
   const uint64_t installed = InstalledMemory();
   uint64_t bytes = 0;
-  Memory memory;
+  // What alignment adds is not known yet, and only costs addresses.
+  Arena arena(out.bytes_out + out.bytes_out / 64);
   out.tensors.reserve(plan.size());
   for (const PlannedTensor& t : plan) {
     const uint64_t n = t.out_bytes();
@@ -73,7 +51,7 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
                         ", and this machine has " + BytesText(installed));
     }
     bytes += n;
-    const std::shared_ptr<uint8_t> data = memory.Get(n);
+    const std::shared_ptr<uint8_t> data = arena.Get(n);
     if (!data) FailMemory(t, ErrnoText(errno));
     out.tensors.push_back({std::string(t.info().name),
                            std::string(t.out_type()),
@@ -84,7 +62,7 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
   }
 
   const std::vector<Slice> slices = CutIntoSlices(plan, kSliceBytes);
-  ForEachSlice(plan, slices, options, out.bytes_out,
+  ForEachSlice(plan, slices, kGroupBytes, options, out.bytes_out,
                [&](size_t i, Scratch& scratch) -> uint64_t {
                  const Slice& s = slices[i];
                  const PlannedTensor& t = plan[s.tensor];

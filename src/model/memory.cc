@@ -6,6 +6,7 @@
 #include <sys/sysinfo.h>
 #endif
 
+#include <algorithm>
 #include <cerrno>
 #include <limits>
 
@@ -15,41 +16,72 @@ namespace dequant {
 namespace {
 
 constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kOwnPages = 1 << 20;  // pieces from here on have them
+constexpr size_t kShared = 16 << 20;   // others share this much
+constexpr size_t kAlignment = 64;
 
-/// Bytes to map for `n`: whole huge pages, if that wastes little.
-size_t RoundedUp(size_t n) {
-  const size_t whole = (n + kHugePage - 1) / kHugePage * kHugePage;
-  return whole - n <= n / 8 ? whole : n;
+size_t RoundUp(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/// `size` bytes at a huge page; both are multiples of one.
+uint8_t* MapRegion(size_t size) {
+  const size_t room = size + kHugePage;
+  void* const map = ::mmap(nullptr, room, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED) return nullptr;
+  auto* const begin = static_cast<uint8_t*>(map);
+  const size_t misfit = reinterpret_cast<uintptr_t>(map) % kHugePage;
+  const size_t head = misfit ? kHugePage - misfit : 0;
+  if (head > 0) ::munmap(begin, head);
+  if (head < kHugePage) ::munmap(begin + head + size, kHugePage - head);
+#ifdef MADV_HUGEPAGE
+  ::madvise(begin + head, size, MADV_HUGEPAGE);  // only ever advice
+#endif
+  return begin + head;
 }
 
 }  // namespace
 
-std::shared_ptr<uint8_t> MapMemory(size_t n) {
+Arena::~Arena() {
+  if (left_ > 0) ::munmap(next_, left_);
+}
+
+std::shared_ptr<uint8_t> Arena::Pages(size_t n) {
+  const size_t size = RoundUp(n, static_cast<size_t>(::sysconf(_SC_PAGESIZE)));
+  if (size > left_) {
+    // All at once if the system agrees: at the ends of a region huge pages are
+    // cut.
+    size_t region = RoundUp(std::max(size, expected_), kHugePage);
+    uint8_t* begin = MapRegion(region);
+    if (!begin) {
+      region = RoundUp(size, kHugePage);
+      begin = MapRegion(region);
+    }
+    if (!begin) return nullptr;
+    if (left_ > 0) ::munmap(next_, left_);
+    next_ = begin;
+    left_ = region;
+  }
+  uint8_t* const begin = next_;
+  next_ += size;
+  left_ -= size;
+  expected_ -= std::min(expected_, size);
+  return {begin, [size](uint8_t* p) { ::munmap(p, size); }};
+}
+
+std::shared_ptr<uint8_t> Arena::Get(size_t n) {
   if (n > kMaxSize - 2 * kHugePage) {
     errno = ENOMEM;
     return nullptr;
   }
-  const size_t size = RoundedUp(n);
-  // Only whole aligned huge pages can be such: maps more and cuts the rest.
-  const size_t room = size < kHugePage ? size : size + kHugePage;
-  void* const map = ::mmap(nullptr, room, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED) return nullptr;
-  auto* begin = static_cast<uint8_t*>(map);
-  if (room > size) {
-    const size_t misfit = reinterpret_cast<uintptr_t>(map) % kHugePage;
-    const size_t head = misfit ? kHugePage - misfit : 0;
-    if (head > 0) ::munmap(begin, head);
-    begin += head;
-    // The size of a mapping is rounded up to pages, the place of a cut is not.
-    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-    const size_t end = (size + page - 1) / page * page;
-    if (head + end < room) ::munmap(begin + end, room - head - end);
-#ifdef MADV_HUGEPAGE
-    ::madvise(begin, size, MADV_HUGEPAGE);  // only ever advice
-#endif
+  if (n >= kOwnPages) return Pages(n);
+  if (!shared_ || n > kShared - shared_used_) {
+    shared_ = Pages(kShared);
+    shared_used_ = 0;
+    if (!shared_) return nullptr;
   }
-  return {begin, [size](uint8_t* p) { ::munmap(p, size); }};
+  uint8_t* const begin = shared_.get() + shared_used_;
+  shared_used_ += RoundUp(n, kAlignment);
+  return {shared_, begin};
 }
 
 uint64_t InstalledMemory() {

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "src/core/float_env.h"
+#include "src/file/checked.h"
 #include "src/file/text.h"
 #include "src/model/name_filter.h"
 
@@ -71,8 +72,17 @@ std::vector<PlannedTensor> PlanTensors(const ModelFiles& model,
     }
     summary.shapes.Add(t.info->name, p.shape);
     ++summary.tensors_per_type[std::string(t.info->type->name)];
+    const auto bytes = p.dtype ? CheckedMul(t.info->elements, SizeOf(*p.dtype))
+                               : std::optional(t.info->bytes);
+    const auto sum =
+        bytes ? CheckedAdd(summary.bytes_out, *bytes) : std::nullopt;
+    if (!sum) {
+      throw Error(t.file->path(), static_cast<int64_t>(t.info->table_offset),
+                  Tensor(t.info->name),
+                  "with it the output would pass 2^63 - 1 bytes");
+    }
     summary.bytes_in += t.info->bytes;
-    summary.bytes_out += p.out_bytes();
+    summary.bytes_out = *sum;
     plan.push_back(std::move(p));
   }
   summary.tensors = plan.size();
@@ -121,8 +131,17 @@ std::vector<Slice> CutIntoSlices(std::span<const PlannedTensor> tensors,
 }
 
 void ForEachSlice(std::span<const PlannedTensor> tensors,
-                  std::span<const Slice> slices, const CommonOptions& options,
-                  uint64_t total, const WorkFn& work) {
+                  std::span<const Slice> slices, uint64_t group_bytes,
+                  const CommonOptions& options, uint64_t total,
+                  const WorkFn& work) {
+  std::vector<size_t> ends;  // of the groups
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    bytes += slices[i].blocks * tensors[slices[i].tensor].block_out();
+    if (bytes < group_bytes && i + 1 < slices.size()) continue;
+    ends.push_back(i + 1);
+    bytes = 0;
+  }
   // Some tens of MB: enough for a disk to be busy while a thread computes.
   constexpr size_t kAhead = 64;
   const auto announce = [&](size_t i) {
@@ -133,10 +152,15 @@ void ForEachSlice(std::span<const PlannedTensor> tensors,
                             s.blocks * t.block_bytes());
   };
   for (size_t i = 0; i < kAhead; ++i) announce(i);
-  ParallelFor(slices.size(), options.threads, total, options.progress,
-              [&](size_t i, Scratch& scratch) {
-                announce(i + kAhead);
-                return work(i, scratch);
+  ParallelFor(ends.size(), options.threads, total, options.progress,
+              [&](size_t group, Scratch& scratch) {
+                uint64_t done = 0;
+                for (size_t i = group > 0 ? ends[group - 1] : 0;
+                     i < ends[group]; ++i) {
+                  announce(i + kAhead);
+                  done += work(i, scratch);
+                }
+                return done;
               });
 }
 

@@ -77,10 +77,12 @@ struct Slice {
 std::vector<Slice> CutIntoSlices(std::span<const PlannedTensor> tensors,
                                  uint64_t out_bytes);
 
-/// ParallelFor over slices, with the input read ahead of the threads.
+/// ParallelFor over slices, with the input read ahead of the threads. A thread
+/// takes neighbours of together `group_bytes` of output, or one slice.
 void ForEachSlice(std::span<const PlannedTensor> tensors,
-                  std::span<const Slice> slices, const CommonOptions& options,
-                  uint64_t total, const WorkFn& work);
+                  std::span<const Slice> slices, uint64_t group_bytes,
+                  const CommonOptions& options, uint64_t total,
+                  const WorkFn& work);
 
 /// Reads `blocks` blocks and writes their values as `dtype`, scaled, or their
 /// bytes, to `out`, which has that size. Throws Error if the file has shrunk.

@@ -260,7 +260,7 @@ VerifyReport Verify(const std::string& in, const std::string& safetensors,
   // Bits.
   std::vector<Slice> slices = CutIntoSlices(ours, kSliceBytes);
   std::vector<uint64_t> different(slices.size());
-  ForEachSlice(ours, slices, options, total,
+  ForEachSlice(ours, slices, 0, options, total,
                [&](size_t i, Scratch& scratch) -> uint64_t {
                  const size_t t = slices[i].tensor;
                  different[i] =
