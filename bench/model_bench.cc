@@ -10,9 +10,13 @@
 //               writes as many output bytes into equally fresh memory
 //   read        reads the input, into buffers that stay in the caches
 //   dequantize  from and to buffers that stay in the caches
+//   from_pread  reads the input as LoadModel does and dequantizes it to buffers
+//               that stay in the caches
+//   from_map    the same from a fresh mapping of the input
 //   fault       touches every page of fresh memory
 //   pwrite      writes the output to a file in FOLDER from such buffers
 //   mapped      writes it into a mapped file instead
+//   cold_...    with the input dropped from the page cache first
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -108,6 +112,39 @@ class Parts {
       }
     });
   }
+  void FromPread() {
+    memory_ = nullptr;
+    Each(kSliceBytes, [&](const PlannedTensor& t, const Slice& s, uint8_t*,
+                          uint64_t, Scratch& scratch) {
+      ForPieces(t, s, [&](uint64_t block, uint64_t blocks) {
+        const auto out = scratch.out.Get(blocks * t.block_out());
+        ReadBlocks(t, t.dtype, block, blocks, out, scratch);
+      });
+    });
+  }
+  void FromMap() {
+    memory_ = nullptr;
+    std::map<const GgufFile*, std::shared_ptr<uint8_t>> maps;
+    for (const PlannedTensor& t : plan_) {
+      const GgufFile* file = t.source.file;
+      if (!maps.contains(file)) maps[file] = Map(file->fd(), file->size());
+    }
+    Each(kSliceBytes, [&](const PlannedTensor& t, const Slice& s, uint8_t*,
+                          uint64_t, Scratch& scratch) {
+      const uint8_t* const data =
+          maps.at(t.source.file).get() + t.info().offset;
+      ForPieces(t, s, [&](uint64_t block, uint64_t blocks) {
+        const auto out = scratch.out.Get(blocks * t.block_out());
+        const uint8_t* const from = data + block * t.block_bytes();
+        if (t.dtype) {
+          DequantizeOrThrow(t.source, t.info().type_id, from, *t.dtype,
+                            out.data(), blocks * t.block_elements());
+        } else {
+          std::memcpy(out.data(), from, out.size());
+        }
+      });
+    });
+  }
   void Fault() {
     memory_ = Arena(0).Get(bytes_out());
     Each(kSliceBytes, [](const PlannedTensor&, const Slice&, uint8_t* out,
@@ -129,13 +166,7 @@ class Parts {
   }
   void Mapped() {
     const TempFile file(folder_, bytes_out());
-    void* const map = ::mmap(nullptr, bytes_out(), PROT_READ | PROT_WRITE,
-                             MAP_SHARED, file.fd(), 0);
-    if (map == MAP_FAILED) {
-      throw Error(folder_, Error::kNoOffset, "", ErrnoText(errno));
-    }
-    memory_ = {static_cast<uint8_t*>(map),
-               [n = bytes_out()](uint8_t* p) { ::munmap(p, n); }};
+    memory_ = Map(file.fd(), bytes_out(), PROT_READ | PROT_WRITE);
     Each(kWriteBytes, [](const PlannedTensor&, const Slice&, uint8_t* out,
                          uint64_t n, Scratch&) { std::memset(out, 1, n); });
     memory_ = nullptr;
@@ -162,6 +193,22 @@ class Parts {
                   return n;
                 });
   }
+  static std::shared_ptr<uint8_t> Map(int fd, uint64_t n, int how = PROT_READ) {
+    void* const map = ::mmap(nullptr, n, how, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+      throw Error("", Error::kNoOffset, "", "mmap: " + ErrnoText(errno));
+    }
+    return {static_cast<uint8_t*>(map), [n](uint8_t* p) { ::munmap(p, n); }};
+  }
+  /// Calls `work` for pieces of a slice: the first block and their number.
+  template <class Work>
+  static void ForPieces(const PlannedTensor& t, const Slice& s,
+                        const Work& work) {
+    const uint64_t step = kPiece / t.block_bytes();
+    for (uint64_t b = 0; b < s.blocks; b += step) {
+      work(s.block + b, std::min(step, s.blocks - b));
+    }
+  }
   static void ReadPieces(const PlannedTensor& t, const Slice& s,
                          Scratch& scratch) {
     const uint64_t end = s.blocks * t.block_bytes();
@@ -180,6 +227,13 @@ class Parts {
   std::map<int32_t, std::vector<uint8_t>> samples_;
   std::shared_ptr<uint8_t> memory_;
 };
+
+/// Drops the model from the page cache, if the system listens.
+void Forget(const ModelFiles& model) {
+  for (const GgufFile& f : model.files()) {
+    ::posix_fadvise(f.fd(), 0, 0, POSIX_FADV_DONTNEED);
+  }
+}
 
 int Run(int argc, char** argv) {
   if (argc < 3 || argc > 5) {
@@ -202,9 +256,10 @@ int Run(int argc, char** argv) {
                                 {"bytes_out", parts.bytes_out()}};
   using Contestants =
       std::vector<std::pair<const char*, std::function<void()>>>;
-  const auto measure = [&](const Contestants& contestants) {
+  const auto measure = [&](const Contestants& contestants, bool cold) {
     for (int round = 0; round <= rounds; ++round) {
       for (const auto& [name, run] : contestants) {
+        if (cold) Forget(model);
         const auto start = std::chrono::steady_clock::now();
         run();
         const std::chrono::duration<double> seconds =
@@ -221,11 +276,18 @@ int Run(int argc, char** argv) {
            {"load", [&] { loaded = LoadModel(path, options); }},
            {"loop", [&] { parts.Loop(); }},
            {"read", [&] { parts.Read(); }},
-           {"dequantize", [&] { parts.Dequantize(); }}});
+           {"dequantize", [&] { parts.Dequantize(); }},
+           {"from_pread", [&] { parts.FromPread(); }},
+           {"from_map", [&] { parts.FromMap(); }}},
+          false);
   // Apart: the pages of a file that was removed are small ones, and what comes
   // next would have to make huge ones of them.
   measure({{"pwrite", [&] { parts.Pwrite(); }},
-           {"mapped", [&] { parts.Mapped(); }}});
+           {"mapped", [&] { parts.Mapped(); }}},
+          false);
+  measure({{"cold_read", [&] { parts.Read(); }},
+           {"cold_load", [&] { loaded = LoadModel(path, options); }}},
+          true);
   std::puts(out.dump(1).c_str());
   return 0;
 }
