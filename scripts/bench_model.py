@@ -27,7 +27,8 @@ import sys
 import tempfile
 import time
 
-from bench_report import BLUE, DOCS, GREEN, GREY, ORANGE, pyplot, save, table, write_index
+from bench_report import BLUE, DOCS, GREEN, GREY, ORANGE
+from bench_report import pyplot, save, table, write_index
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "build" / "release" / "bin"
@@ -282,7 +283,7 @@ def write_page(name, model, bench, vocabulary, convert, peers):
         ]  # fmt: skip
     rows += [
         ["load, input not cached", speed(median(seconds["cold_load"])), ""],
-        ["reading alone, input not cached", f"{median(seconds['cold_read']):.3f} s", ""],
+        ["its reading alone", f"{median(seconds['cold_read']):.3f} s", ""],
         ["convert, input not cached", speed(median(convert["cold convert"])), ""],
         ["`cp`, its input not cached", speed(median(convert["cold cp"])), ""],
     ]

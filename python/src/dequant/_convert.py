@@ -48,7 +48,8 @@ def convert(
 
     Returns a summary: "outputs" (paths), "tensors", "types", "shapes" (how many
     from which source), "skipped" (unknown types), "folded" (NVFP4 weights and their
-    scales), "input_scales", "bytes_in", "bytes_out", "seconds", "warnings". Raises Error; then nothing is left behind.
+    scales), "input_scales", "bytes_in", "bytes_out", "seconds", "warnings". Raises
+    Error; then nothing is left behind.
     """
     target = find_dtype(dtype)
     options = load_options(
@@ -57,7 +58,14 @@ def convert(
     size = _size(max_shard_size)
     with reporting(progress) as report:
         return _core.convert(
-            os.fsencode(src), os.fsencode(dst), options, size, force, sync, strict, report
+            os.fsencode(src),
+            os.fsencode(dst),
+            options,
+            size,
+            force,
+            sync,
+            strict,
+            report,
         )
 
 
