@@ -39,16 +39,16 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
 
   // A mapping is refused only if it alone is too large; many that are too large
   // together would end in the process being killed.
-  const uint64_t installed = InstalledMemory();
+  const uint64_t available = AvailableMemory();
   uint64_t bytes = 0;
   // What alignment adds is not known yet, and only costs addresses.
   Arena arena(out.bytes_out + out.bytes_out / 64);
   out.tensors.reserve(plan.size());
   for (const PlannedTensor& t : plan) {
     const uint64_t n = t.out_bytes();
-    if (!RangeFits(bytes, n, installed)) {
+    if (!RangeFits(bytes, n, available)) {
       FailMemory(t, "the tensors before it take " + BytesText(bytes) +
-                        ", and this machine has " + BytesText(installed));
+                        ", and the system can give " + BytesText(available));
     }
     bytes += n;
     const std::shared_ptr<uint8_t> data = arena.Get(n);

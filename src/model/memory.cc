@@ -2,13 +2,12 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sys/sysinfo.h>
-#endif
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "src/file/checked.h"
 
@@ -84,14 +83,16 @@ std::shared_ptr<uint8_t> Arena::Get(size_t n) {
   return {shared_, begin};
 }
 
-uint64_t InstalledMemory() {
-#ifdef __linux__
-  struct sysinfo info;
-  if (::sysinfo(&info) == 0) {
-    return (uint64_t{info.totalram} + info.totalswap) * info.mem_unit;
+uint64_t AvailableMemory() {
+  std::ifstream info("/proc/meminfo");
+  uint64_t available = 0, kib = 0;
+  bool known = false;
+  std::string key, rest;
+  while (info >> key >> kib && std::getline(info, rest)) {
+    known |= key == "MemAvailable:";
+    if (key == "MemAvailable:" || key == "SwapFree:") available += kib << 10;
   }
-#endif
-  return std::numeric_limits<uint64_t>::max();
+  return known ? available : std::numeric_limits<uint64_t>::max();
 }
 
 }  // namespace dequant

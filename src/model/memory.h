@@ -34,7 +34,8 @@ class Arena {
   size_t shared_used_ = 0;
 };
 
-/// Bytes that this machine could ever give: its memory and its swap space.
-uint64_t InstalledMemory();
+/// Bytes that the system can give now, without its caches and with its swap
+/// space; all numbers if it does not say.
+uint64_t AvailableMemory();
 
 }  // namespace dequant
