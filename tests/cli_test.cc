@@ -90,6 +90,9 @@ TEST_F(CliTest, UsageErrors) {
   ExpectFailure(2, convert + " --threads -1", {"-1"});
   ExpectFailure(2, convert + " --threads many", {"many"});
   ExpectFailure(2, convert + " --include '('", {"'('", "regular expression"});
+  ExpectFailure(2, convert + " --dtype-for '(=f16'", {"regular expression"});
+  ExpectFailure(2, convert + " --dtype-for a=f8", {"'a=f8'", "REGEX=bf16"});
+  ExpectFailure(2, convert + " --dtype-for a", {"'a'", "REGEX=bf16"});
   ExpectFailure(2, convert + " --max-shard-size 5XB", {"xb unit"});
   ExpectFailure(2, convert + " --like a --shapes b", {"--like"});
   ExpectFailure(2, convert + " --bogus", {"--bogus"});
@@ -183,6 +186,65 @@ TEST_F(CliTest, Verify) {
   r = Run("verify " + in_ + " " + out_ + " --json");
   EXPECT_EQ(nlohmann::json::parse(r.out)["identical"], 2);
   ExpectFailure(1, "verify " + in_ + " " + in_, {in_, "safetensors"});
+}
+
+TEST_F(CliTest, Scales) {
+  GgufBuilder b;
+  b.Tensor("a.weight", {64, 2}, 40).Tensor("a.scale", {1}, 0);
+  b.Tensor("a.input_scale", {1}, 0);
+  WriteFile(in_, b.Build());
+  Result r = Run("info " + in_);
+  EXPECT_NE(r.out.find("1 NVFP4 weight with a scale that convert"),
+            std::string::npos)
+      << r.out;
+  auto json = nlohmann::json::parse(Run("info --json " + in_).out);
+  EXPECT_EQ(json["scales"][0]["weight"], "a.weight");
+  EXPECT_EQ(json["scales"][0]["scale"], "a.scale");
+  EXPECT_EQ(json["scales"][0]["factors"], 1);
+  EXPECT_EQ(json["input_scales"][0], "a.input_scale");
+
+  const std::string convert = "convert " + in_ + " -o " + out_ + " --force ";
+  r = Run(convert);
+  EXPECT_NE(r.out.find("multiplied scales into 1 NVFP4 weight"),
+            std::string::npos)
+      << r.out;
+  EXPECT_NE(r.out.find("left alone 1 scale of inputs"), std::string::npos);
+  EXPECT_EQ(Run("verify " + in_ + " " + out_).code, 0);
+  json = nlohmann::json::parse(Run(convert + "--json").out);
+  EXPECT_EQ(json["folded"][0]["scale"], "a.scale");
+  EXPECT_EQ(json["input_scales"].size(), 1u);
+  EXPECT_EQ(json["tensors"], 2);
+  json = nlohmann::json::parse(Run(convert + "--json --no-fold").out);
+  EXPECT_TRUE(json["folded"].empty());
+  EXPECT_EQ(json["tensors"], 3);
+  EXPECT_EQ(Run("verify " + in_ + " " + out_).code, 0);
+}
+
+TEST_F(CliTest, DTypeForAndSync) {
+  WriteModel();
+  const Result r = Run("convert " + in_ + " -o " + out_ +
+                       " --sync --dtype-for '^plain=bf16' --dtype-for "
+                       "'a=b|quant=F32' --dtype-for .=f16");
+  EXPECT_EQ(r.code, 0) << r.err;
+  std::map<std::string, std::string> dtypes;
+  for (const auto& e : ReadSafetensorsHeader(out_).tensors) {
+    dtypes[e.name] = e.dtype;
+  }
+  EXPECT_EQ(dtypes["plain.weight"], "BF16");
+  EXPECT_EQ(dtypes["quant.weight"], "F32");
+  EXPECT_EQ(dtypes["bytes"], "I8");
+}
+
+TEST_F(CliTest, Strict) {
+  WriteFile(in_, Baseline().Build() + std::string(64, 'x'));
+  EXPECT_EQ(Run("info " + in_).code, 0);
+  ExpectFailure(1, "info " + in_ + " --strict",
+                {in_, "behind the last tensor", "--strict"});
+  ExpectFailure(1, "convert " + in_ + " -o " + out_ + " --strict",
+                {in_, "behind the last tensor"});
+  WriteModel();
+  EXPECT_EQ(Run("info --strict " + in_).code, 0);
+  EXPECT_EQ(Run("convert --strict " + in_ + " -o " + out_).code, 0);
 }
 
 TEST_F(CliTest, InfoShowsWhatContradicts) {

@@ -180,6 +180,51 @@ TEST_F(ConvertTest, FiltersAndUnknownTypes) {
   EXPECT_TRUE(ReadSafetensorsHeader(out_).tensors.empty());
 }
 
+TEST_F(ConvertTest, DTypeFor) {
+  WriteModel(GgufBuilder()
+                 .Tensor("a", {32}, 8)
+                 .Tensor("b", {32}, 0)
+                 .Tensor("c", {32}, 1)
+                 .Tensor("i", {32}, 26));
+  ConvertOptions o;
+  o.dtype_for = {{"a", DType::kF32}, {"a|b|i", DType::kBF16}};
+  Convert(in_, out_, o);
+  std::map<std::string, std::string> dtypes;
+  for (const auto& e : ReadSafetensorsHeader(out_).tensors) {
+    dtypes[e.name] = e.dtype;
+  }
+  EXPECT_EQ(dtypes,
+            (std::map<std::string, std::string>{
+                {"a", "F32"}, {"b", "BF16"}, {"c", "F16"}, {"i", "I32"}}));
+  EXPECT_TRUE(Verify(in_, out_, {}).ok());
+  o.force = true;
+  o.dtype_for = {{"(", DType::kF32}};
+  ExpectError(o, {"'('", "regular expression"});
+}
+
+TEST_F(ConvertTest, StrictRejectsWhatIsWarnedAbout) {
+  ConvertOptions o;
+  o.strict = true;
+  const std::string good = Baseline().Build();
+  WriteFile(in_, good + std::string(100, 'x'));  // ok_trailing_garbage
+  ExpectError(o, {in_, "behind the last tensor", "--strict"});
+  WriteFile(in_, good + good);  // ok_concat_twice
+  ExpectError(o, {in_, "behind the last tensor"});
+  WriteModel(GgufBuilder().Tensor("odd", {4}, 9999).Tensor("t", {4}, 0));
+  ExpectError(o, {in_, "unknown(9999)"});
+  WriteModel(Baseline());
+  EXPECT_EQ(Convert(in_, out_, o).tensors, 3u);
+}
+
+TEST_F(ConvertTest, Sync) {
+  WriteModel(Baseline());
+  ConvertOptions o;
+  o.sync = true;
+  o.max_shard_size = 1;
+  EXPECT_EQ(Convert(in_, out_, o).outputs.size(), 4u);
+  EXPECT_TRUE(Verify(in_, out_ + ".index.json", {}).ok());
+}
+
 TEST_F(ConvertTest, LongNamesDoNotExhaustTheStack) {
   WriteModel(GgufBuilder().Tensor(std::string(65535, 'n'), {4}, 0));
   ConvertOptions o;

@@ -105,6 +105,9 @@ class GgufFile {
   /// lies outside the tensor.
   void Read(const TensorInfo& t, uint64_t begin, std::span<uint8_t> out) const;
 
+  /// Tells the system that these bytes will be read soon.
+  void WillRead(const TensorInfo& t, uint64_t begin, uint64_t bytes) const;
+
   /// The whole tensor in a read-only mapping of the file, made on first use. A
   /// file that shrinks while mapped raises SIGBUS: prefer Read.
   std::span<const uint8_t> Map(const TensorInfo& t) const;

@@ -1,12 +1,15 @@
-// Whole models: their shards, true shapes, and GGUF -> safetensors.
+// Whole models: their shards, true shapes, GGUF -> memory and safetensors.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dequant/dequant.h"
@@ -105,29 +108,70 @@ class Cancelled : public Error {
   Cancelled() : Error("", kNoOffset, "", "cancelled") {}
 };
 
-struct ConvertOptions {
-  DType dtype = DType::kF16;  ///< of quantized tensors
-  bool cast_all = false;      ///< plain float tensors too
-  int threads = 0;            ///< 0: all
-  std::optional<ShapeReference> reference;
+/// What every pass over a model takes.
+struct CommonOptions {
+  int threads = 0;                          ///< 0: all
+  std::optional<ShapeReference> reference;  ///< true shapes
   std::string include;  ///< regular expressions that a name must contain, and
   std::string exclude;  ///< must not; empty: all, none
-  uint64_t max_shard_size = 0;  ///< bytes of data; 0: one file
-  bool force = false;           ///< overwrite the target
   ProgressFn progress;
 };
 
-/// What a conversion did.
-struct ConvertSummary {
+/// Tensors whose name contains a match of `pattern` become `dtype`.
+struct DTypeRule {
+  std::string pattern;  ///< a regular expression (ECMAScript)
+  DType dtype;
+};
+
+/// What LoadModel makes of the tensors, and Convert too.
+struct LoadOptions : CommonOptions {
+  DType dtype = DType::kF16;         ///< of quantized tensors
+  bool cast_all = false;             ///< plain float tensors too
+  std::vector<DTypeRule> dtype_for;  ///< the first match overrules both
+  bool fold = true;     ///< multiply NVFP4 scales in, see FindScales
+  bool strict = false;  ///< warnings are errors
+};
+
+struct ConvertOptions : LoadOptions {
+  uint64_t max_shard_size = 0;  ///< bytes of data; 0: one file
+  bool force = false;           ///< overwrite the target
+  bool sync = false;  ///< the data is on the disk before the target appears
+};
+
+/// The scale of an NVFP4 weight STEM.weight, a tensor of its own: F32, named
+/// STEM.scale or STEM.weight.scale, with one factor for the weight or one for
+/// each index of its outermost dimension (as each expert has in ggml).
+struct WeightScale {
+  ModelTensor weight, scale;
+};
+
+/// The tensors that belong to NVFP4 weights.
+struct ScaleReport {
+  std::vector<WeightScale> scales;     ///< in the order of the weights
+  std::vector<ModelTensor> of_inputs;  ///< STEM.input_scale: never folded
+  /// Scales that cannot be folded, because of their type, their shape, or a
+  /// second one with the other name.
+  std::vector<std::string> warnings;
+};
+ScaleReport FindScales(const ModelFiles& model);
+
+/// What was done to a model.
+struct LoadSummary {
   std::map<std::string, uint64_t> tensors_per_type;  ///< of the source
   ShapeReport shapes;
   uint64_t tensors = 0;
   std::vector<std::string> skipped;  ///< tensors of unknown type
-  std::vector<std::string> outputs;  ///< files written
-  uint64_t bytes_in = 0;             ///< of tensor data
-  uint64_t bytes_out = 0;            ///< of tensor data
+  /// Weights and the scales that were multiplied into them, by name.
+  std::vector<std::pair<std::string, std::string>> folded;
+  std::vector<std::string> input_scales;  ///< of NVFP4 weights; left alone
+  uint64_t bytes_in = 0;                  ///< of tensor data
+  uint64_t bytes_out = 0;                 ///< of tensor data
   double seconds = 0;
   std::vector<std::string> warnings;
+};
+
+struct ConvertSummary : LoadSummary {
+  std::vector<std::string> outputs;  ///< files written
 };
 
 /// Writes every tensor of `in` to `out` with its true shape. Memory does not
@@ -135,12 +179,31 @@ struct ConvertSummary {
 ConvertSummary Convert(const std::string& in, const std::string& out,
                        const ConvertOptions& options);
 
-struct VerifyOptions {
-  int threads = 0;                          ///< 0: all
-  std::optional<ShapeReference> reference;  ///< what Convert was given
-  std::string include, exclude;             ///< as for Convert
-  ProgressFn progress;
+/// A dense tensor in memory.
+struct LoadedTensor {
+  std::string name;
+  std::string dtype;            ///< "F16", "BF16", "F32"; "F64", "I32", ...
+  std::vector<uint64_t> shape;  ///< outermost first
+  ShapeSource shape_source;
+  std::span<uint8_t> data;  ///< at a multiple of 64 bytes
+  /// Keeps `data`; the pages of a tensor of 1 MiB and more go back to the
+  /// system with the last copy of this, those of smaller ones with the last of
+  /// their neighbours. May outlive everything else.
+  std::shared_ptr<void> memory;
 };
+
+struct LoadedModel : LoadSummary {
+  std::vector<LoadedTensor> tensors;  ///< in the order of the model
+};
+
+/// Dequantizes every tensor of `path` (as ModelFiles::Open takes it) into
+/// memory, in its true shape. Throws Error, also where the memory does not
+/// suffice: it names the tensor.
+LoadedModel LoadModel(const std::string& path, const LoadOptions& options);
+
+/// `reference` is what Convert was given. Of a file that Convert wrote without
+/// folding scales, or that holds a scale, they are not folded here either.
+struct VerifyOptions : CommonOptions {};
 
 /// How a tensor of the GGUF compares with the one of the same name in a
 /// safetensors file. Ours is dequantized to the file's dtype.

@@ -81,11 +81,11 @@ class SafetensorsWriter {
   /// Writes at byte `begin` of the entry's data.
   void Write(const SafetensorsEntry& e, uint64_t begin,
              std::span<const uint8_t> bytes);
-  /// fsync; so that of several files all are on the disk before the first
-  /// appears. Commit() does it if it was not done.
+  /// Waits until what was written is on the disk.
   void Sync();
-  /// Sync, rename, fsync of the folder. The target is old or complete, never
-  /// half.
+  /// Gives the file its name: the target is old or complete, never half. After
+  /// Sync() that too is brought to the disk; without it, a power failure soon
+  /// after may still lose data.
   void Commit();
 
  private:

@@ -19,7 +19,7 @@
 #include "dequant/version.h"
 #include "python/src/pool.h"
 #include "src/file/gguf_value.h"
-#include "src/model/parallel.h"
+#include "src/model/plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -246,42 +246,11 @@ class Model {
   std::vector<ResolvedShape> shapes_;  // of files_.tensors()
 };
 
-/// A run of blocks of a tensor and where its values go; no dtype: bytes are
-/// copied.
+/// A run of blocks of a tensor and where its values go.
 struct Job {
-  ModelTensor tensor;
+  PlannedTensor tensor;
   uint64_t first_block;
-  uint64_t blocks;
-  std::optional<DType> dtype;
   std::unique_ptr<Memory> out;
-
-  uint64_t BlockOut() const {
-    const TypeInfo& type = *tensor.info->type;
-    return dtype ? static_cast<uint64_t>(type.block_elements) * SizeOf(*dtype)
-                 : static_cast<uint64_t>(type.block_bytes);
-  }
-
-  void Do(uint64_t begin, uint64_t count, Scratch& scratch) const {
-    const TypeInfo& type = *tensor.info->type;
-    const auto block_bytes = static_cast<uint64_t>(type.block_bytes);
-    const uint64_t from = (first_block + begin) * block_bytes;
-    const uint64_t bytes = count * block_bytes;
-    uint8_t* to = out->data() + begin * BlockOut();
-    if (!dtype || type.id == static_cast<int32_t>(*dtype)) {
-      tensor.file->Read(*tensor.info, from, {to, bytes});
-      return;
-    }
-    const auto buffer = scratch.in.Get(bytes);
-    tensor.file->Read(*tensor.info, from, buffer);
-    const Status status =
-        Dequantize(type.id, buffer.data(), *dtype, to,
-                   static_cast<int64_t>(count) * type.block_elements, 1);
-    if (status != Status::kOk) {
-      throw Error(tensor.file->path(),
-                  static_cast<int64_t>(tensor.info->offset),
-                  Tensor(tensor.info->name), ErrorString(status));
-    }
-  }
 };
 
 /// (tensor index, first block, blocks, dtype or None, writable memory)
@@ -291,12 +260,8 @@ using JobRow =
 void Read(const Model& model, const std::vector<JobRow>& rows, int threads,
           nb::object progress) {
   constexpr uint64_t kSliceBytes = 512 << 10;  // of output, about
-  struct Slice {
-    size_t job;
-    uint64_t block, blocks;
-  };
   std::vector<Job> jobs;
-  std::vector<Slice> slices;
+  std::vector<Slice> slices;  // of the jobs
   uint64_t total = 0;
   for (const auto& [index, first, blocks, dtype, out] : rows) {
     const ModelTensor& t = model.At(index);
@@ -304,10 +269,11 @@ void Read(const Model& model, const std::vector<JobRow>& rows, int threads,
     const uint64_t all =
         t.info->bytes / static_cast<uint64_t>(t.info->type->block_bytes);
     if (first > all || blocks > all - first) throw nb::index_error();
-    Job job{t, first, blocks, std::nullopt,
-            std::make_unique<Memory>(out, true)};
-    if (dtype) job.dtype = static_cast<DType>(*dtype);
-    const uint64_t block_out = job.BlockOut();
+    Job job{{t, {}, {}, {}}, first, std::make_unique<Memory>(out, true)};
+    if (dtype && *dtype != t.info->type_id) {
+      job.tensor.dtype = static_cast<DType>(*dtype);
+    }
+    const uint64_t block_out = job.tensor.block_out();
     CheckSize(*job.out, blocks * block_out, "out");
     const uint64_t step = std::max<uint64_t>(1, kSliceBytes / block_out);
     for (uint64_t b = 0; b < blocks; b += step) {
@@ -320,9 +286,13 @@ void Read(const Model& model, const std::vector<JobRow>& rows, int threads,
   Reporter reporter(std::move(progress));
   WithoutGil(reporter, [&] {
     const auto work = [&](size_t i, Scratch& scratch) {
-      const Job& job = jobs[slices[i].job];
-      job.Do(slices[i].block, slices[i].blocks, scratch);
-      return slices[i].blocks * job.BlockOut();
+      const Job& job = jobs[slices[i].tensor];
+      const uint64_t block_out = job.tensor.block_out();
+      const uint64_t n = slices[i].blocks * block_out;
+      ReadBlocks(job.tensor, job.tensor.dtype,
+                 job.first_block + slices[i].block, slices[i].blocks,
+                 {job.out->data() + slices[i].block * block_out, n}, scratch);
+      return n;
     };
     if (slices.size() == 1) {  // not worth a thread
       Scratch scratch;
@@ -342,46 +312,88 @@ ShapeReference Reference(
   return reference;
 }
 
-nb::dict ConvertFile(nb::bytes source, nb::bytes target, int32_t dtype,
-                     bool cast_all, int threads,
-                     std::optional<ShapeReference> reference,
-                     const std::string& include, const std::string& exclude,
-                     uint64_t max_shard_size, bool force, nb::object progress) {
+/// What load() and convert() share, see LoadOptions: (dtype, cast_all,
+/// [(pattern, dtype)], fold, threads, reference or None, include, exclude)
+using OptionsRow =
+    std::tuple<int32_t, bool, std::vector<std::pair<std::string, int32_t>>,
+               bool, int, std::optional<ShapeReference>, std::string,
+               std::string>;
+
+void Fill(LoadOptions& o, const OptionsRow& row, Reporter& reporter) {
+  int32_t dtype = 0;
+  std::vector<std::pair<std::string, int32_t>> dtype_for;
+  std::tie(dtype, o.cast_all, dtype_for, o.fold, o.threads, o.reference,
+           o.include, o.exclude) = row;
+  o.dtype = static_cast<DType>(dtype);
+  for (const auto& [pattern, t] : dtype_for) {
+    o.dtype_for.push_back({pattern, static_cast<DType>(t)});
+  }
+  o.progress = reporter.Function();
+}
+
+nb::list Texts(const std::vector<std::string>& strings) {
+  nb::list list;
+  for (const std::string& text : strings) list.append(Text(text));
+  return list;
+}
+
+/// ([(name, type, shape, bytes)], warnings); each tensor owns its memory.
+nb::tuple LoadTensors(nb::bytes path, const OptionsRow& row,
+                      nb::object progress) {
+  Reporter reporter(std::move(progress));
+  LoadOptions options;
+  Fill(options, row, reporter);
+  const std::string in(path.c_str(), path.size());
+  LoadedModel model =
+      WithoutGil(reporter, [&] { return LoadModel(in, options); });
+  nb::list tensors;
+  for (LoadedTensor& t : model.tensors) {
+    auto memory = std::make_unique<std::shared_ptr<void>>(std::move(t.memory));
+    const nb::capsule owner(memory.release(), [](void* p) noexcept {
+      delete static_cast<std::shared_ptr<void>*>(p);
+    });
+    nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> bytes(t.data.data(),
+                                                       {t.data.size()}, owner);
+    tensors.append(
+        nb::make_tuple(Text(t.name), t.dtype, ShapeTuple(t.shape), bytes));
+  }
+  return nb::make_tuple(tensors, Texts(model.warnings));
+}
+
+nb::dict ConvertFile(nb::bytes source, nb::bytes target, const OptionsRow& row,
+                     uint64_t max_shard_size, bool force, bool sync,
+                     bool strict, nb::object progress) {
   Reporter reporter(std::move(progress));
   ConvertOptions options;
-  options.dtype = static_cast<DType>(dtype);
-  options.cast_all = cast_all;
-  options.threads = threads;
-  options.reference = std::move(reference);
-  options.include = include;
-  options.exclude = exclude;
+  Fill(options, row, reporter);
   options.max_shard_size = max_shard_size;
   options.force = force;
-  options.progress = reporter.Function();
+  options.sync = sync;
+  options.strict = strict;
   const std::string in(source.c_str(), source.size());
   const std::string out(target.c_str(), target.size());
   const ConvertSummary s =
       WithoutGil(reporter, [&] { return Convert(in, out, options); });
 
-  const auto texts = [](const std::vector<std::string>& strings) {
-    nb::list list;
-    for (const std::string& text : strings) list.append(Text(text));
-    return list;
-  };
-  nb::dict types, shapes, summary;
+  nb::dict types, shapes, folded, summary;
   for (const auto& [type, n] : s.tensors_per_type) types[type.c_str()] = n;
   for (const auto& [source_kind, n] : s.shapes.counts) {
     shapes[std::string(Name(source_kind)).c_str()] = n;
   }
-  summary["outputs"] = texts(s.outputs);
+  for (const auto& [weight, scale] : s.folded) {
+    folded[Text(weight)] = Text(scale);
+  }
+  summary["outputs"] = Texts(s.outputs);
   summary["tensors"] = s.tensors;
   summary["types"] = types;
   summary["shapes"] = shapes;
-  summary["skipped"] = texts(s.skipped);
+  summary["skipped"] = Texts(s.skipped);
+  summary["folded"] = folded;
+  summary["input_scales"] = Texts(s.input_scales);
   summary["bytes_in"] = s.bytes_in;
   summary["bytes_out"] = s.bytes_out;
   summary["seconds"] = s.seconds;
-  summary["warnings"] = texts(s.warnings);
+  summary["warnings"] = Texts(s.warnings);
   return summary;
 }
 
@@ -438,9 +450,10 @@ NB_MODULE(_core, m) {
   m.def("allocate", &Allocate, "n"_a);
   m.def("run", &Run, "type_id"_a, "source"_a, "out_type"_a, "out"_a,
         "threads"_a);
-  m.def("convert", &ConvertFile, "source"_a, "target"_a, "dtype"_a,
-        "cast_all"_a, "threads"_a, "reference"_a.none(), "include"_a,
-        "exclude"_a, "max_shard_size"_a, "force"_a, "progress"_a.none());
+  m.def("load", &LoadTensors, "path"_a, "options"_a, "progress"_a.none());
+  m.def("convert", &ConvertFile, "source"_a, "target"_a, "options"_a,
+        "max_shard_size"_a, "force"_a, "sync"_a, "strict"_a,
+        "progress"_a.none());
 
   nb::class_<ShapeReference>(m, "ShapeReference")
       .def(nb::new_(&Reference), "name"_a, "shapes"_a)

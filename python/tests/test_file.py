@@ -175,6 +175,66 @@ def test_load_can_keep_plain_floats(model):
     assert tensors["embed"].dtype == np.float16
 
 
+def test_dtype_for_and_filters(model):
+    tensors = dequant.load(
+        model,
+        framework="numpy",
+        dtype_for={"^norm$": "float32", "norm|half": "bf16", "index": "float32"},
+        exclude="wide",
+    )
+    assert tensors["norm"].dtype == np.float32
+    assert tensors["half"].dtype.itemsize == 2 and tensors["half"].dtype != np.float16
+    assert tensors["embed"].dtype == np.float16
+    assert tensors["index"].dtype == np.int32
+    assert "wide" not in tensors
+    assert list(dequant.load(model, framework="numpy", include="^norm$")) == ["norm"]
+    with pytest.raises(dequant.Error, match="regular expression"):
+        dequant.load(model, framework="numpy", dtype_for={"(": "f32"})
+    with pytest.raises(TypeError, match="dtype: expected"):
+        dequant.load(model, framework="numpy", dtype_for={"a": "int8"})
+
+
+def test_scales_of_nvfp4(folder):
+    path, out = folder / "nvfp4.gguf", folder / "nvfp4.safetensors"
+    packed = np.arange(2 * 36, dtype=np.uint8).reshape(2, 36) & 0x3F
+    writer = gguf.GGUFWriter(str(path), "test")
+    writer.add_tensor("w.weight", packed, raw_dtype=40)
+    writer.add_tensor("w.scale", np.array([0.1, 3], np.float32))
+    writer.add_tensor("w.input_scale", np.array([7], np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    apart = dequant.load(path, "float32", framework="numpy", fold=False)
+    assert list(apart) == ["w.weight", "w.scale", "w.input_scale"]
+    whole = apart["w.weight"] * apart["w.scale"][:, None]
+    assert (whole != apart["w.weight"]).any()
+    for dtype in ("float32", "float16"):
+        loaded = dequant.load(path, dtype, framework="numpy")
+        assert list(loaded) == ["w.weight", "w.input_scale"]
+        assert loaded["w.weight"].tobytes() == whole.astype(dtype).tobytes()
+    summary = dequant.convert(path, out, sync=True)
+    assert summary["folded"] == {"w.weight": "w.scale"}
+    assert summary["input_scales"] == ["w.input_scale"]
+    assert safetensors.numpy.load_file(out)["w.weight"].tobytes() == (
+        whole.astype(np.float16).tobytes()
+    )
+    summary = dequant.convert(path, out, fold=False, force=True)
+    assert summary["tensors"] == 3
+    assert safetensors.numpy.load_file(out)["w.weight"].tobytes() == (
+        apart["w.weight"].astype(np.float16).tobytes()
+    )
+
+
+def test_strict(model, folder):
+    path = folder / "trailing.gguf"
+    path.write_bytes(model.read_bytes() + bytes(100))
+    out = folder / "trailing.safetensors"
+    assert dequant.convert(path, out)["warnings"]
+    with pytest.raises(dequant.Error, match="behind the last tensor"):
+        dequant.convert(path, out, force=True, strict=True)
+
+
 def test_like(bare, like, folder):
     shapes = {row[0]: row[3] for row in TABLE}
     (folder / "shapes.json").write_text(
@@ -245,7 +305,7 @@ def test_unknown_types_block_nothing(model, folder):
             ValueError, match=r"tensor 'embed': its type, unknown\(99\)"
         ):
             f["embed"].dequantize()
-    with pytest.warns(UserWarning, match="tensor 'embed' is left out"):
+    with pytest.warns(UserWarning, match=r"unknown\(99\), first tensor 'embed'"):
         tensors = dequant.load(path, framework="numpy")
     assert list(tensors) == [row[0] for row in TABLE[1:]]
 

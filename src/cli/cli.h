@@ -38,6 +38,8 @@ struct ReferenceOptions {
 void AddThreads(CLI::App& app, int* threads);
 /// --include, --exclude
 void AddFilters(CLI::App& app, std::string* include, std::string* exclude);
+/// --strict
+void AddStrict(CLI::App& app, bool* strict);
 /// --json, --progress, --quiet
 void AddOutput(CLI::App& app, bool* json, bool* progress, bool* quiet);
 

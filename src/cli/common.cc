@@ -60,6 +60,12 @@ void AddFilters(CLI::App& app, std::string* include, std::string* exclude) {
       ->check(IsRegex());
 }
 
+void AddStrict(CLI::App& app, bool* strict) {
+  app.add_flag("--strict", *strict,
+               "Take warnings for errors: bytes behind the last tensor, types "
+               "that are not known, ...");
+}
+
 void AddOutput(CLI::App& app, bool* json, bool* progress, bool* quiet) {
   app.add_flag("--json", *json, "Print the summary as JSON");
   app.add_flag("--progress", *progress,

@@ -3,6 +3,7 @@
 
 #include "src/cli/cli.h"
 #include "src/file/text.h"
+#include "src/model/plan.h"
 
 namespace dequant::cli {
 namespace {
@@ -12,7 +13,7 @@ using nlohmann::ordered_json;
 struct Options {
   std::string in;
   ReferenceOptions reference;
-  bool json = false;
+  bool json = false, strict = false;
 };
 
 struct Row {
@@ -50,6 +51,7 @@ ordered_json ValueJson(const KeyValue& kv) {
 void PrintJsonInfo(const ModelFiles& model, const std::vector<Row>& rows,
                    const ShapeReport& shapes,
                    const std::map<std::string, uint64_t>& types,
+                   const ScaleReport& scales,
                    const std::vector<std::string>& warnings) {
   ordered_json json;
   for (const GgufFile& f : model.files()) {
@@ -84,13 +86,24 @@ void PrintJsonInfo(const ModelFiles& model, const std::vector<Row>& rows,
                                {"offset", t.offset},
                                {"file", row.tensor->file->path()}});
   }
+  json["scales"] = ordered_json::array();
+  for (const WeightScale& s : scales.scales) {
+    json["scales"].push_back({{"weight", s.weight.info->name},
+                              {"scale", s.scale.info->name},
+                              {"factors", s.scale.info->elements}});
+  }
+  json["input_scales"] = ordered_json::array();
+  for (const ModelTensor& t : scales.of_inputs) {
+    json["input_scales"].push_back(t.info->name);
+  }
   json["warnings"] = warnings;
   PrintJson(json);
 }
 
 void PrintText(const ModelFiles& model, const std::vector<Row>& rows,
                const ShapeReport& shapes,
-               const std::map<std::string, uint64_t>& types) {
+               const std::map<std::string, uint64_t>& types,
+               const ScaleReport& scales) {
   for (const GgufFile& f : model.files()) {
     std::cout << f.path() << ": GGUF version " << f.version() << ", "
               << BytesText(f.size()) << ", "
@@ -124,6 +137,14 @@ void PrintText(const ModelFiles& model, const std::vector<Row>& rows,
   std::cout << Count(rows.size(), "tensor") << ": " << TypeCounts(types) << "; "
             << elements << " elements, " << BytesText(bytes) << '\n';
   for (const std::string& line : shapes.Lines()) std::cout << line << '\n';
+  if (!scales.scales.empty()) {
+    std::cout << Count(scales.scales.size(), "NVFP4 weight")
+              << " with a scale that convert multiplies in\n";
+  }
+  if (!scales.of_inputs.empty()) {
+    std::cout << Count(scales.of_inputs.size(), "scale")
+              << " of inputs, left alone\n";
+  }
 }
 
 int Run(const Options& o) {
@@ -149,10 +170,14 @@ int Run(const Options& o) {
     ++types[TypeName(t.info->type_id)];
     rows.push_back({&t, std::move(shape)});
   }
+  const ScaleReport scales = FindScales(model);
+  warnings.insert(warnings.end(), scales.warnings.begin(),
+                  scales.warnings.end());
+  if (o.strict) RejectWarnings(o.in, warnings);
   if (o.json) {
-    PrintJsonInfo(model, rows, shapes, types, warnings);
+    PrintJsonInfo(model, rows, shapes, types, scales, warnings);
   } else {
-    PrintText(model, rows, shapes, types);
+    PrintText(model, rows, shapes, types, scales);
   }
   PrintWarnings(o.in, warnings);
   return 0;
@@ -169,6 +194,7 @@ void AddInfo(CLI::App& app, Command* command) {
       ->required();
   sub->add_flag("--json", o->json, "As JSON, with every name in full");
   o->reference.AddTo(*sub);
+  AddStrict(*sub, &o->strict);
   sub->footer(
       "Examples:\n"
       "  dequant info model.gguf\n"

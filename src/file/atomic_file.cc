@@ -227,8 +227,14 @@ void AtomicFile::RenameWithoutReplacing() {
   Fail("cannot give the finished file its name", errno);
 }
 
+void AtomicFile::Flush() const {
+  // A file system over a network may keep an error until the file is closed.
+  const int copy = ::dup(fd_.get());
+  if (copy < 0 || ::close(copy) != 0) Fail("cannot finish writing", errno);
+}
+
 void AtomicFile::Publish() {
-  Sync();
+  Flush();
   if (temp_.empty() && !overwrite_) {
     LinkUnnamed(path_);
   } else if (!overwrite_) {
@@ -244,6 +250,7 @@ void AtomicFile::Publish() {
     }
     temp_.clear();
   }
+  if (!synced_) return;
   const Fd folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // EINVAL: the file system has no such thing.
   if (folder && ::fsync(folder.get()) != 0 && errno != EINVAL) {

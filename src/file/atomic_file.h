@@ -24,8 +24,9 @@ class AtomicFile {
 
   /// From any thread.
   void Write(uint64_t offset, std::span<const uint8_t> bytes);
+  /// Waits until what was written is on the disk.
   void Sync();
-  /// Syncs what Sync() has not, gives the file its name, syncs the folder.
+  /// Gives the file its name; after Sync() that too is brought to the disk.
   void Publish();
 
  private:
@@ -36,6 +37,7 @@ class AtomicFile {
   std::string NewTempPath() const;
   void LinkUnnamed(const std::string& to);
   void RenameWithoutReplacing();
+  void Flush() const;
   [[noreturn]] void Fail(const std::string& what, int error) const;
 
   std::string path_;

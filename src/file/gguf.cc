@@ -2,6 +2,7 @@
 // of the file; and its data.
 #include "dequant/gguf.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -232,6 +233,15 @@ void GgufFile::Read(const TensorInfo& t, uint64_t begin,
          "file changed while reading: it ends here, but had " +
              BytesText(impl_->size) + " when opened");
   }
+}
+
+void GgufFile::WillRead(const TensorInfo& t, uint64_t begin,
+                        uint64_t bytes) const {
+#ifdef POSIX_FADV_WILLNEED
+  if (!RangeFits(begin, bytes, t.bytes)) return;
+  ::posix_fadvise(impl_->fd.get(), static_cast<off_t>(t.offset + begin),
+                  static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
+#endif
 }
 
 std::span<const uint8_t> GgufFile::Map(const TensorInfo& t) const {

@@ -23,6 +23,13 @@ std::optional<std::regex> Compile(const std::string& pattern) {
   }
 }
 
+bool Contains(std::string_view name, const std::regex& pattern) {
+  // std::regex recurses once per character and would run out of stack.
+  constexpr size_t kMatchedBytes = 1024;
+  name = name.substr(0, kMatchedBytes);
+  return std::regex_search(name.begin(), name.end(), pattern);
+}
+
 }  // namespace
 
 struct NameFilter::Patterns {
@@ -34,14 +41,27 @@ NameFilter::NameFilter(const std::string& include, const std::string& exclude)
 NameFilter::~NameFilter() = default;
 
 bool NameFilter::Accepts(std::string_view name) const {
-  // std::regex recurses once per character and would run out of stack.
-  constexpr size_t kMatchedBytes = 1024;
-  name = name.substr(0, kMatchedBytes);
-  const auto found = [&](const std::regex& pattern) {
-    return std::regex_search(name.begin(), name.end(), pattern);
-  };
-  return (!patterns_->include || found(*patterns_->include)) &&
-         (!patterns_->exclude || !found(*patterns_->exclude));
+  return (!patterns_->include || Contains(name, *patterns_->include)) &&
+         (!patterns_->exclude || !Contains(name, *patterns_->exclude));
+}
+
+struct DTypeRules::Rule {
+  std::optional<std::regex> pattern;  // nothing: any name
+  DType dtype;
+};
+
+DTypeRules::DTypeRules(const std::vector<DTypeRule>& rules) {
+  for (const DTypeRule& r : rules) {
+    rules_.push_back({Compile(r.pattern), r.dtype});
+  }
+}
+DTypeRules::~DTypeRules() = default;
+
+std::optional<DType> DTypeRules::Find(std::string_view name) const {
+  for (const Rule& r : rules_) {
+    if (!r.pattern || Contains(name, *r.pattern)) return r.dtype;
+  }
+  return std::nullopt;
 }
 
 }  // namespace dequant

@@ -1,9 +1,13 @@
-// Which tensors are wanted.
+// What the names of tensors decide: which are wanted, and as what.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "dequant/model.h"
 
 namespace dequant {
 
@@ -21,6 +25,21 @@ class NameFilter {
  private:
   struct Patterns;
   std::unique_ptr<Patterns> patterns_;
+};
+
+/// --dtype-for: which type a name asks for.
+class DTypeRules {
+ public:
+  /// Throws Error if a pattern is not a regular expression.
+  explicit DTypeRules(const std::vector<DTypeRule>& rules);
+  ~DTypeRules();
+
+  /// Of the first pattern that the name contains; as in NameFilter.
+  std::optional<DType> Find(std::string_view name) const;
+
+ private:
+  struct Rule;
+  std::vector<Rule> rules_;
 };
 
 }  // namespace dequant

@@ -29,7 +29,7 @@ class Buffer {
 };
 
 struct Scratch {
-  Buffer in, out, other;
+  Buffer in, out, other, factors, values;
 };
 
 /// Does one item and returns its share of the total, in bytes.

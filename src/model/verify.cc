@@ -11,12 +11,12 @@
 #include "dequant/model.h"
 #include "src/file/text.h"
 #include "src/model/name_filter.h"
-#include "src/model/parallel.h"
+#include "src/model/plan.h"
 
 namespace dequant {
 namespace {
 
-constexpr uint64_t kSliceElements = 128 << 10;
+constexpr uint64_t kSliceBytes = 512 << 10;  // of our side, about
 
 std::optional<DType> DTypeOf(std::string_view safetensors) {
   for (const DType t : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -25,80 +25,34 @@ std::optional<DType> DTypeOf(std::string_view safetensors) {
   return std::nullopt;
 }
 
-/// A tensor, ours and theirs.
-struct Pair {
-  ModelTensor ours;
-  const SafetensorsFile* file;
-  const SafetensorsEntry* theirs;
-  std::optional<DType> dtype;  // theirs; nothing: bytes are compared
-  size_t check;                // position in the report
+/// A tensor of the safetensors file.
+struct Theirs {
+  const SafetensorsFile* file = nullptr;
+  const SafetensorsEntry* entry = nullptr;
 
-  const TensorInfo& info() const { return *ours.info; }
-  uint64_t block() const {
-    return static_cast<uint64_t>(info().type->block_elements);
-  }
-  uint64_t element_bytes() const {
-    return dtype ? SizeOf(*dtype)
-                 : static_cast<uint64_t>(info().type->block_bytes);
-  }
-
-  std::span<const uint8_t> Packed(uint64_t begin, uint64_t n,
-                                  Scratch& s) const {
-    const auto bytes = static_cast<uint64_t>(info().type->block_bytes);
-    const auto out = s.in.Get(n / block() * bytes);
-    ours.file->Read(info(), begin / block() * bytes, out);
-    return out;
-  }
-  std::span<const uint8_t> Theirs(uint64_t begin, uint64_t n, Buffer& b) const {
-    const auto out = b.Get(n * element_bytes());
-    file->Read(*theirs, begin * element_bytes(), out);
+  std::span<const uint8_t> Read(uint64_t begin, uint64_t n, Buffer& b) const {
+    const auto out = b.Get(n);
+    file->Read(*entry, begin, out);
     return out;
   }
 };
 
-void Decode(const Pair& p, int32_t type, std::span<const uint8_t> from,
-            DType to, void* out, uint64_t n) {
-  const Status s =
-      Dequantize(type, from.data(), to, out, static_cast<int64_t>(n), 1);
-  if (s != Status::kOk) {
-    throw Error(p.ours.file->path(), static_cast<int64_t>(p.info().offset),
-                Tensor(p.info().name), ErrorString(s));
-  }
-}
-
-/// A run of elements, whole blocks, of one pair.
-struct Slice {
-  size_t pair;
-  uint64_t begin, n;
-};
-
-std::vector<Slice> Cut(const std::vector<Pair>& pairs,
-                       const std::vector<size_t>& which) {
-  std::vector<Slice> slices;
-  for (const size_t i : which) {
-    const uint64_t n = pairs[i].info().elements, block = pairs[i].block();
-    const uint64_t step = std::max(kSliceElements / block, uint64_t{1}) * block;
-    for (uint64_t b = 0; b < n; b += step) {
-      slices.push_back({i, b, std::min(step, n - b)});
-    }
-  }
-  return slices;
+/// Bytes of a value; of what is not dequantized, of a block.
+uint64_t ValueBytes(const PlannedTensor& t) {
+  return t.dtype ? SizeOf(*t.dtype) : t.block_bytes();
 }
 
 /// Values of a slice whose bits differ.
-uint64_t CountDifferent(const Pair& p, const Slice& s, Scratch& scratch) {
-  std::span<const uint8_t> ours = p.Packed(s.begin, s.n, scratch);
-  if (p.dtype) {
-    const auto values = scratch.out.Get(s.n * SizeOf(*p.dtype));
-    Decode(p, p.info().type_id, ours, *p.dtype, values.data(), s.n);
-    ours = values;
-  }
-  const auto theirs = p.Theirs(s.begin, s.n, scratch.other);
-  if (std::memcmp(ours.data(), theirs.data(), ours.size()) == 0) return 0;
-  const uint64_t size = p.element_bytes();
+uint64_t CountDifferent(const PlannedTensor& t, const Theirs& theirs,
+                        const Slice& s, Scratch& scratch) {
+  const auto a = scratch.out.Get(s.blocks * t.block_out());
+  ReadBlocks(t, t.dtype, s.block, s.blocks, a, scratch);
+  const auto b = theirs.Read(s.block * t.block_out(), a.size(), scratch.other);
+  if (std::memcmp(a.data(), b.data(), a.size()) == 0) return 0;
+  const uint64_t size = ValueBytes(t);
   uint64_t different = 0;
-  for (uint64_t i = 0; i < ours.size(); i += size) {
-    different += std::memcmp(ours.data() + i, theirs.data() + i, size) != 0;
+  for (uint64_t i = 0; i < a.size(); i += size) {
+    different += std::memcmp(a.data() + i, b.data() + i, size) != 0;
   }
   return different;
 }
@@ -119,25 +73,30 @@ struct Figures {
   }
 };
 
-/// Elements [begin, begin + n) of both sides as F32.
+/// The same run of blocks of both sides as F32.
 struct Values {
   const float* ours;
   const float* theirs;
 };
-Values Decode(const Pair& p, uint64_t begin, uint64_t n, Scratch& scratch) {
+Values Decode(const PlannedTensor& t, const Theirs& theirs, uint64_t block,
+              uint64_t blocks, Scratch& scratch) {
+  const uint64_t n = blocks * t.block_elements();
   const auto out = scratch.out.Get(2 * n * sizeof(float));
   auto* values = reinterpret_cast<float*>(out.data());
-  Decode(p, p.info().type_id, p.Packed(begin, n, scratch), DType::kF32, values,
-         n);
-  Decode(p, static_cast<int32_t>(*p.dtype), p.Theirs(begin, n, scratch.other),
-         DType::kF32, values + n, n);
+  ReadBlocks(t, DType::kF32, block, blocks, out.first(n * sizeof(float)),
+             scratch);
+  const auto b =
+      theirs.Read(block * t.block_out(), blocks * t.block_out(), scratch.other);
+  DequantizeOrThrow(t.source, static_cast<int32_t>(*t.dtype), b.data(),
+                    DType::kF32, values + n, n);
   return {values, values + n};
 }
 
-Figures Measure(const Pair& p, const Slice& s, Scratch& scratch) {
-  const Values v = Decode(p, s.begin, s.n, scratch);
+Figures Measure(const PlannedTensor& t, const Theirs& theirs, const Slice& s,
+                Scratch& scratch) {
+  const Values v = Decode(t, theirs, s.block, s.blocks, scratch);
   Figures f;
-  for (uint64_t i = 0; i < s.n; ++i) {
+  for (uint64_t i = 0; i < s.blocks * t.block_elements(); ++i) {
     const double a = v.ours[i], b = v.theirs[i];
     f.nans += std::isnan(a);
     f.theirs_nans += std::isnan(b);
@@ -166,15 +125,17 @@ void Fill(TensorCheck& c, const Figures& f) {
 
 /// Whether rows have the same norms, but not in the same places: converters
 /// permute the rows of Q and K for llama-style rotary embeddings.
-bool RowsPermuted(const Pair& p, Scratch& scratch) {
-  const std::vector<uint64_t>& dims = p.info().dims;
+bool RowsPermuted(const PlannedTensor& t, const Theirs& other,
+                  Scratch& scratch) {
+  const std::vector<uint64_t>& dims = t.info().dims;
   constexpr uint64_t kMaxRow = 1 << 20;
   if (dims.size() != 2 || dims[1] < 4 || dims[0] < 16 || dims[0] > kMaxRow) {
     return false;
   }
   std::vector<double> ours, theirs;
+  const uint64_t row_blocks = dims[0] / t.block_elements();
   for (uint64_t row = 0; row < dims[1]; ++row) {
-    const Values v = Decode(p, row * dims[0], dims[0], scratch);
+    const Values v = Decode(t, other, row * row_blocks, row_blocks, scratch);
     double a = 0, b = 0;
     for (uint64_t i = 0; i < dims[0]; ++i) {
       a += static_cast<double>(v.ours[i]) * v.ours[i];
@@ -227,115 +188,120 @@ VerifyReport Verify(const std::string& in, const std::string& safetensors,
   const ModelFiles model = ModelFiles::Open(in);
   const NameFilter filter(options.include, options.exclude);
   VerifyReport report;
-  report.warnings = model.warnings();
 
   std::vector<SafetensorsFile> files;
   for (const std::string& path : SafetensorsShards(safetensors)) {
     files.push_back(SafetensorsFile::Open(path));
   }
-  std::map<std::string_view,
-           std::pair<const SafetensorsFile*, const SafetensorsEntry*>>
-      theirs;
+  std::map<std::string_view, Theirs> theirs;
   report.by_dequant = !files.empty();
+  bool folded = true;
   for (const SafetensorsFile& f : files) {
-    if (!f.header().metadata.contains("dequant.version")) {
-      report.by_dequant = false;
-    }
+    const auto& metadata = f.header().metadata;
+    report.by_dequant &= metadata.contains("dequant.version");
+    const auto fold = metadata.find("dequant.fold");
+    if (fold != metadata.end() && fold->second == "no") folded = false;
     for (const SafetensorsEntry& e : f.header().tensors) {
-      if (!theirs.emplace(e.name, std::pair(&f, &e)).second) {
+      if (!theirs.emplace(e.name, Theirs{&f, &e}).second) {
         throw Error(f.path(), Error::kNoOffset, Tensor(e.name),
                     "is in two of the files");
       }
     }
   }
 
-  std::vector<Pair> pairs;
-  for (const ModelTensor& t : model.tensors()) {
-    const auto it = theirs.find(t.info->name);
-    const auto found = it == theirs.end() ? decltype(it->second)() : it->second;
-    if (it != theirs.end()) theirs.erase(it);
-    if (!filter.Accepts(t.info->name)) continue;
-    if (!t.info->type) {
-      report.skipped.emplace_back(t.info->name);
+  PlanRules rules;
+  rules.dtype = [&](const TensorInfo& t) -> std::optional<DType> {
+    const auto it = theirs.find(t.name);
+    if (it == theirs.end() || t.type->kind == TypeKind::kCopied) {
+      return std::nullopt;
+    }
+    return DTypeOf(it->second.entry->dtype);
+  };
+  rules.fold = [&](const WeightScale& s) {
+    return folded && !theirs.contains(s.scale.info->name);
+  };
+  LoadSummary summary;
+  // The tensors to compare; of each theirs, and its place in the report.
+  std::vector<PlannedTensor> ours;
+  std::vector<Theirs> other;
+  std::vector<size_t> check;
+  uint64_t total = 0;
+  std::map<std::string_view, Theirs> extra = theirs;
+  for (const ModelTensor& t : model.tensors()) extra.erase(t.info->name);
+  for (PlannedTensor& t : PlanTensors(model, options, rules, summary)) {
+    const auto it = theirs.find(t.info().name);
+    if (it == theirs.end()) {
+      report.missing.emplace_back(t.info().name);
       continue;
     }
-    if (!found.second) {
-      report.missing.emplace_back(t.info->name);
-      continue;
-    }
+    const SafetensorsEntry& e = *it->second.entry;
     TensorCheck c;
-    c.name = t.info->name;
-    c.type = t.info->type->name;
-    c.dtype = found.second->dtype;
-    c.elements = t.info->elements;
-    c.theirs_shape = found.second->shape;
-    c.shape = ResolveShape(model, t,
-                           options.reference ? &*options.reference : nullptr)
-                  .shape;
-    c.not_compared = WhyNot(*t.info, *found.second);
+    c.name = t.info().name;
+    c.type = t.info().type->name;
+    c.dtype = e.dtype;
+    c.elements = t.info().elements;
+    c.theirs_shape = e.shape;
+    c.shape = t.shape.shape;
+    c.not_compared = WhyNot(t.info(), e);
     if (c.not_compared.empty()) {
-      pairs.push_back({t, found.first, found.second,
-                       t.info->type->kind == TypeKind::kCopied
-                           ? std::nullopt
-                           : DTypeOf(c.dtype),
-                       report.tensors.size()});
+      total += e.end - e.begin;
+      ours.push_back(std::move(t));
+      other.push_back(it->second);
+      check.push_back(report.tensors.size());
     }
     report.tensors.push_back(std::move(c));
   }
-  for (const auto& [name, where] : theirs) {
+  for (const auto& [name, where] : extra) {
     if (filter.Accepts(name)) report.extra.emplace_back(name);
   }
+  report.skipped = std::move(summary.skipped);
+  report.warnings = std::move(summary.warnings);
 
   // Bits.
-  std::vector<size_t> which(pairs.size());
-  uint64_t total = 0;
-  for (size_t i = 0; i < pairs.size(); ++i) {
-    which[i] = i;
-    total += pairs[i].theirs->end - pairs[i].theirs->begin;
-  }
-  std::vector<Slice> slices = Cut(pairs, which);
+  std::vector<Slice> slices = CutIntoSlices(ours, kSliceBytes);
   std::vector<uint64_t> different(slices.size());
-  ParallelFor(slices.size(), options.threads, total, options.progress,
-              [&](size_t i, Scratch& scratch) {
-                const Pair& p = pairs[slices[i].pair];
-                different[i] = CountDifferent(p, slices[i], scratch);
-                return slices[i].n * p.element_bytes();
-              });
+  ForEachSlice(ours, slices, 0, options, total,
+               [&](size_t i, Scratch& scratch) -> uint64_t {
+                 const size_t t = slices[i].tensor;
+                 different[i] =
+                     CountDifferent(ours[t], other[t], slices[i], scratch);
+                 return slices[i].blocks * ours[t].block_out();
+               });
   for (size_t i = 0; i < slices.size(); ++i) {
-    report.tensors[pairs[slices[i].pair].check].different += different[i];
+    report.tensors[check[slices[i].tensor]].different += different[i];
   }
 
   // Figures, added up in the order of the slices: the same for any threads.
-  which.clear();
-  for (size_t i = 0; i < pairs.size(); ++i) {
-    if (pairs[i].dtype && report.tensors[pairs[i].check].different > 0) {
-      which.push_back(i);
-    }
-  }
-  slices = Cut(pairs, which);
+  std::erase_if(slices, [&](const Slice& s) {
+    return !ours[s.tensor].dtype ||
+           report.tensors[check[s.tensor]].different == 0;
+  });
   std::vector<Figures> parts(slices.size());
   const auto no_progress = [&](uint64_t, uint64_t) {
     return !options.progress || options.progress(total, total);
   };
   ParallelFor(slices.size(), options.threads, 0, no_progress,
               [&](size_t i, Scratch& scratch) -> uint64_t {
-                parts[i] = Measure(pairs[slices[i].pair], slices[i], scratch);
+                const size_t t = slices[i].tensor;
+                parts[i] = Measure(ours[t], other[t], slices[i], scratch);
                 return 0;
               });
   std::map<size_t, Figures> sums;
-  for (size_t i = 0; i < slices.size(); ++i) sums[slices[i].pair].Add(parts[i]);
-  constexpr double kFarOff = 6;  // dB; two bits of quantization reach more
-  which.clear();
-  for (const auto& [i, f] : sums) {
-    TensorCheck& c = report.tensors[pairs[i].check];
-    Fill(c, f);
-    if (c.snr_db < kFarOff) which.push_back(i);
+  for (size_t i = 0; i < slices.size(); ++i) {
+    sums[slices[i].tensor].Add(parts[i]);
   }
-  ParallelFor(which.size(), options.threads, 0, no_progress,
+  constexpr double kFarOff = 6;  // dB; two bits of quantization reach more
+  std::vector<size_t> far_off;
+  for (const auto& [i, f] : sums) {
+    TensorCheck& c = report.tensors[check[i]];
+    Fill(c, f);
+    if (c.snr_db < kFarOff) far_off.push_back(i);
+  }
+  ParallelFor(far_off.size(), options.threads, 0, no_progress,
               [&](size_t i, Scratch& scratch) -> uint64_t {
-                const Pair& p = pairs[which[i]];
-                report.tensors[p.check].rows_permuted =
-                    RowsPermuted(p, scratch);
+                const size_t t = far_off[i];
+                report.tensors[check[t]].rows_permuted =
+                    RowsPermuted(ours[t], other[t], scratch);
                 return 0;
               });
   model.CheckUnchanged();

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from . import _core
-from ._arrays import default_threads
-from ._file import PathLike, shape_reference
+from ._file import PathLike, load_options
 from ._formats import find_dtype
 from ._progress import Progress, reporting
 
@@ -29,32 +29,42 @@ def convert(
     force: bool = False,
     threads: int | None = None,
     progress: Progress = None,
+    dtype_for: Mapping[str, Any] | None = None,
+    fold: bool = True,
+    sync: bool = False,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Writes a GGUF model as safetensors, every tensor dense and in its true shape.
     Memory does not grow with the model.
 
     dtype: of what was quantized; with cast_all plain float tensors become it too.
-    like, progress: as for load().
+    like, progress, dtype_for, fold: as for load().
     include, exclude: regular expressions that a name must, must not contain.
     max_shard_size: splits the output; bytes, or "5GB".
     force: overwrites what is there.
+    sync: waits until the output is on the disk; without it, as with `cp`, a power
+        failure soon after may lose data.
+    strict: raises Error for what "warnings" would hold.
 
     Returns a summary: "outputs" (paths), "tensors", "types", "shapes" (how many
-    from which source), "skipped" (unknown types), "bytes_in", "bytes_out",
-    "seconds", "warnings". Raises Error; then nothing is left behind.
+    from which source), "skipped" (unknown types), "folded" (NVFP4 weights and their
+    scales), "input_scales", "bytes_in", "bytes_out", "seconds", "warnings". Raises
+    Error; then nothing is left behind.
     """
+    target = find_dtype(dtype)
+    options = load_options(
+        target, cast_all, dtype_for, fold, threads, False, like, include, exclude
+    )
+    size = _size(max_shard_size)
     with reporting(progress) as report:
         return _core.convert(
             os.fsencode(src),
             os.fsencode(dst),
-            find_dtype(dtype).id,
-            cast_all,
-            default_threads(threads, False),
-            shape_reference(like),
-            include,
-            exclude,
-            _size(max_shard_size),
+            options,
+            size,
             force,
+            sync,
+            strict,
             report,
         )
 

@@ -224,6 +224,10 @@ def load(
     threads: int | None = None,
     progress: bool | Callable[[int, int], object] | None = None,
     cast_all: bool = True,
+    dtype_for: Mapping[str, Any] | None = None,
+    fold: bool = True,
+    include: str = "",
+    exclude: str = "",
 ) -> dict[str, Any]:
     """A whole model: names to dense tensors in their true shapes, as
     `load_state_dict` takes them.
@@ -237,6 +241,11 @@ def load(
         shapes or to anything with a shape, such as `module.state_dict()`.
     progress: True for a tqdm bar, or a function of bytes done and bytes in all
         that may return False to stop (then Error is raised).
+    dtype_for: regular expressions and the dtype of the tensors whose name contains
+        a match, such as {"norm|bias": "float32"}; the first match counts.
+    fold: multiply the scales of NVFP4 weights in (NAME.scale, NAME.weight.scale);
+        False keeps both apart.
+    include, exclude: regular expressions that a name must, must not contain.
 
     Every tensor owns its memory. Ctrl-C stops it. Tensors of unknown type are left
     out, with a warning. Raises Error for a bad file.
@@ -245,32 +254,38 @@ def load(
 
     target = find_dtype(dtype)
     as_torch = _wants_torch(framework, None)
+    options = load_options(
+        target, cast_all, dtype_for, fold, threads, as_torch, like, include, exclude
+    )
+    with reporting(progress) as report:
+        tensors, oddities = _core.load(os.fsencode(path), options, report)
+    for text in oddities:
+        warnings.warn(text, stacklevel=2)
     result: dict[str, Any] = {}
-    jobs = []
-    with GGUFFile(path, like=like) as f:
-        for i, t in enumerate(f.tensors):
-            form = _FORMAT_OF.get(t.type_id)
-            if form is None:
-                warnings.warn(
-                    f"tensor {t.name!r} is left out: its type, {t.type}, is not known",
-                    stacklevel=2,
-                )
-                continue
-            if form.kind == "copied":
-                to = _copied_dtype(form)
-            elif form.kind == "float" and not cast_all:
-                to = find_dtype(form.name)
-            else:
-                to = target
-            memory = _arrays.empty(t.shape, to)
-            blocks = t.nbytes // form.bytes
-            jobs.append(
-                (i, 0, blocks, None if form.kind == "copied" else to.id, memory)
-            )
-            result[t.name] = _arrays.finish(memory, to, as_torch)
-        with reporting(progress) as report:
-            f._open().read(jobs, _arrays.default_threads(threads, as_torch), report)
+    for name, kind, shape, memory in tensors:
+        copied = kind in _COPIED
+        to = _copied_dtype(_FORMAT_OF[kind]) if copied else find_dtype(kind)
+        array = memory.view(to.storage).reshape(shape)
+        result[name] = _arrays.finish(array, to, as_torch)
     return result
+
+
+def load_options(
+    dtype: DType,
+    cast_all: bool,
+    dtype_for: Mapping[str, Any] | None,
+    fold: bool,
+    threads: int | None,
+    as_torch: bool,
+    like: Any,
+    include: str,
+    exclude: str,
+) -> tuple[Any, ...]:
+    """What load() and convert() share, as the extension takes it."""
+    rules = [(text, find_dtype(d).id) for text, d in (dtype_for or {}).items()]
+    n = _arrays.default_threads(threads, as_torch)
+    shapes = shape_reference(like)
+    return (dtype.id, cast_all, rules, fold, n, shapes, include, exclude)
 
 
 def shape_reference(like: Any) -> _core.ShapeReference | None:
