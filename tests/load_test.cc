@@ -63,9 +63,9 @@ TEST_F(LoadTest, GivesWhatConvertWrites) {
       o.reference = ShapeReference{"ref", {{"rank5", {1, 6, 32}}}};
       const ConvertSummary s = Convert(in_, out_, o);
       const LoadedModel m = LoadModel(in_, o);
-      EXPECT_EQ(m.tensors_per_type, s.tensors_per_type);
-      EXPECT_EQ(m.bytes_in, s.bytes_in);
-      EXPECT_EQ(m.bytes_out, s.bytes_out);
+      EXPECT_EQ(m.summary.tensors_per_type, s.tensors_per_type);
+      EXPECT_EQ(m.summary.bytes_in, s.bytes_in);
+      EXPECT_EQ(m.summary.bytes_out, s.bytes_out);
       ASSERT_EQ(m.tensors.size(), s.tensors);
       const auto f = SafetensorsFile::Open(out_);
       for (const LoadedTensor& t : m.tensors) {
@@ -186,13 +186,13 @@ TEST_F(LoadTest, ProgressEndsWithAll) {
     last = done;
     return true;
   };
-  EXPECT_EQ(LoadModel(in_, o).bytes_out, last);
+  EXPECT_EQ(LoadModel(in_, o).summary.bytes_out, last);
 }
 
 TEST_F(LoadTest, StrictAndUnknownTypes) {
   Write(GgufBuilder().Tensor("odd", {4}, 9999).Tensor("t", {4}, 0));
   const LoadedModel m = LoadModel(in_, {});
-  EXPECT_EQ(m.skipped, std::vector<std::string>{"odd"});
+  EXPECT_EQ(m.summary.skipped, std::vector<std::string>{"odd"});
   EXPECT_EQ(m.tensors.size(), 1u);
   LoadOptions o;
   o.strict = true;

@@ -308,7 +308,7 @@ TEST_F(ScalesTest, LoadModelFolds) {
     o.fold = fold;
     const LoadedModel m = LoadModel(in_, o);
     EXPECT_EQ(m.tensors.size(), fold ? 7u : 10u);
-    EXPECT_EQ(m.folded.size(), fold ? 3u : 0u);
+    EXPECT_EQ(m.summary.folded.size(), fold ? 3u : 0u);
     for (const LoadedTensor& t : m.tensors) {
       if (t.name != "exps.weight") continue;
       const std::vector<uint8_t> data(t.data.begin(), t.data.end());

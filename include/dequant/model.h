@@ -192,8 +192,9 @@ struct LoadedTensor {
   std::shared_ptr<void> memory;
 };
 
-struct LoadedModel : LoadSummary {
+struct LoadedModel {
   std::vector<LoadedTensor> tensors;  ///< in the order of the model
+  LoadSummary summary;
 };
 
 /// Dequantizes every tensor of `path` (as ModelFiles::Open takes it) into

@@ -357,7 +357,7 @@ nb::tuple LoadTensors(nb::bytes path, const OptionsRow& row,
     tensors.append(
         nb::make_tuple(Text(t.name), t.dtype, ShapeTuple(t.shape), bytes));
   }
-  return nb::make_tuple(tensors, Texts(model.warnings));
+  return nb::make_tuple(tensors, Texts(model.summary.warnings));
 }
 
 nb::dict ConvertFile(nb::bytes source, nb::bytes target, const OptionsRow& row,

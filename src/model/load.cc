@@ -34,15 +34,15 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
   const ModelFiles model = ModelFiles::Open(path);
   LoadedModel out;
   const std::vector<PlannedTensor> plan =
-      PlanTensors(model, options, RulesOf(options), out);
-  if (options.strict) RejectWarnings(path, out.warnings);
+      PlanTensors(model, options, RulesOf(options), out.summary);
+  if (options.strict) RejectWarnings(path, out.summary.warnings);
 
   // A mapping is refused only if it alone is too large; many that are too large
   // together would end in the process being killed.
   const uint64_t available = AvailableMemory();
   uint64_t bytes = 0;
   // What alignment adds is not known yet, and only costs addresses.
-  Arena arena(out.bytes_out + out.bytes_out / 64);
+  Arena arena(out.summary.bytes_out + out.summary.bytes_out / 64);
   out.tensors.reserve(plan.size());
   for (const PlannedTensor& t : plan) {
     const uint64_t n = t.out_bytes();
@@ -62,7 +62,7 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
   }
 
   const std::vector<Slice> slices = CutIntoSlices(plan, kSliceBytes);
-  ForEachSlice(plan, slices, kGroupBytes, options, out.bytes_out,
+  ForEachSlice(plan, slices, kGroupBytes, options, out.summary.bytes_out,
                [&](size_t i, Scratch& scratch) -> uint64_t {
                  const Slice& s = slices[i];
                  const PlannedTensor& t = plan[s.tensor];
@@ -74,10 +74,11 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
                  return n;
                });
   model.CheckUnchanged();
-  if (options.progress && !options.progress(out.bytes_out, out.bytes_out)) {
+  if (options.progress &&
+      !options.progress(out.summary.bytes_out, out.summary.bytes_out)) {
     throw Cancelled();
   }
-  out.seconds =
+  out.summary.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   return out;
