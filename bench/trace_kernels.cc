@@ -1,4 +1,5 @@
-// Runs every kernel under an emulator that logs each instruction.
+// trace_kernels [FORMAT]: runs every kernel, or those of one format, under an
+// emulator that logs each instruction.
 // scripts/estimate starts it, and reads the log. Our own lines in it begin with
 // "kernel": a write appears where it belongs, between two instructions.
 
@@ -35,7 +36,7 @@ int SayObject(dl_phdr_info* info, size_t, void*) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   using namespace dequant;
   // Batches of 8 blocks: enough of them that some are surely neither the first
   // nor the last.
@@ -46,6 +47,7 @@ int main() {
   Say("compiler " + bench::CompilerName());
   for (const Format* format : Formats()) {
     const TypeInfo& type = format->type;
+    if (argc > 1 && type.name != argv[1]) continue;
     const bool is_plain = type.block_elements == 1;
     const int64_t n = is_plain ? kPlainElements : kBlocks * type.block_elements;
     const auto blocks = static_cast<size_t>(2 * n / type.block_elements);
