@@ -135,6 +135,24 @@ HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
     return;
   }
 #endif
+#if HWY_TARGET_IS_NEON
+  if constexpr (sizeof(T) == 2) {
+    const hn::Repartition<uint16_t, DF> du16;
+    auto* const values = reinterpret_cast<uint16_t*>(to);
+    if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
+      hn::StoreU(hn::ConcatOdd(du16, hn::BitCast(du16, RoundedBf16(df, hi)),
+                               hn::BitCast(du16, RoundedBf16(df, lo))),
+                 du16, values);
+    } else {
+      const hn::Rebind<hwy::float16_t, DF> dh;
+      const hn::Half<decltype(du16)> dhalf;
+      hn::StoreU(hn::Combine(du16, hn::BitCast(dhalf, hn::DemoteTo(dh, hi)),
+                             hn::BitCast(dhalf, hn::DemoteTo(dh, lo))),
+                 du16, values);
+    }
+    return;
+  }
+#endif
   StoreAs<T>(df, lo, to);
   StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
 }
