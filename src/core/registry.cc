@@ -41,6 +41,7 @@ static const Format& (*const kFormats[])() = {
     &FormatOf<struct MXFP4>,
     &FormatOf<struct NVFP4>,
     &FormatOf<struct Q1_0>,
+    &FormatOf<struct Q2_0>,
 };
 // clang-format on
 
