@@ -357,8 +357,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 // One format: a kernel file specializes it with
 //   template <class Sink>
 //   static void Do(const B& block, float scale..., Sink& sink);
-// where the scales are the fields that B::kScales lists, the first of them times
-// kUnit if it is an F16; or, for plain types, with
+// where the scales are the fields that B::kScales lists, the first of them
+// times kUnit if it is an F16; or, for plain types, with
 //   template <typename T> static void All(const uint8_t* src, size_t n,
 //   uint8_t* dst);
 template <class B>
