@@ -66,14 +66,6 @@ HWY_INLINE U8x16 Load8Bytes(const uint8_t* p) {
   return hn::ZeroExtendVector(du8, hn::LoadU(hn::FixedTag<uint8_t, 8>(), p));
 }
 
-// The 16 bytes of consecutive rows.
-HWY_INLINE I8x16 Rows(uint64_t r0, uint64_t r1) {
-  return hn::BitCast(di8, hn::Dup128VecFromValues(du64, r0, r1));
-}
-HWY_INLINE I8x16 Rows(uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
-  return hn::BitCast(di8, hn::Dup128VecFromValues(du32, r0, r1, r2, r3));
-}
-
 // Index i = low[i] | high[i] << 8.
 HWY_INLINE void StoreIndices(U8x16 low, U8x16 high,
                              uint16_t* HWY_RESTRICT indices) {
@@ -150,18 +142,138 @@ HWY_INLINE U8x16 EvenSigns(U8x16 bits) {
 }
 
 // Byte i of the rows of group g, 8 times each.
-HWY_INLINE U8x16 PerRow(U8x16 bytes, int g) {
+HWY_INLINE U8x16 PerRow(U8x16 bytes, size_t g) {
   return hn::TableLookupBytes(bytes, Load16Bytes(kPerRow[g]));
 }
 // The bits of bytes 2 g and 2 g + 1, the lowest first.
-HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, int g) {
+HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
   const U8x16 bit = hn::BitCast(du8, hn::Set(du64, 0x8040201008040201));
   return hn::TestBit(PerRow(bytes, g), bit);
 }
-HWY_INLINE I8x16 ApplySigns(I8x16 q, U8x16 signs, int g) {
-  const auto minus = hn::RebindMask(di8, GroupBits(signs, g));
-  return hn::MaskedSubOr(q, minus, hn::Zero(di8), q);
+
+// Something that each of 16 rows has one of, signs or an offset, is stored as
+// groups of two rows want it. Group g has numbers 2 g and 2 g + 1.
+#if HWY_TARGET == HWY_AVX2
+// Eight codes in 32-bit lanes: that takes one instruction from a row in memory,
+// and signs then two.
+constexpr hn::FixedTag<int32_t, 8> drow;
+using Row8 = hn::Vec<decltype(drow)>;
+struct RowSigns {
+  int32_t of[16];
+};
+struct RowOffsets {
+  int32_t of[16];
+};
+
+// Sign j at bit j + 1, above a bit that is never 0.
+HWY_INLINE void StoreSigns(U8x16 signs, RowSigns& to) {
+  const hn::Half<decltype(du8)> dhalf;
+  const auto store = [](auto half, int32_t* at) HWY_ATTR {
+    const Row8 wide = hn::PromoteTo(drow, half);
+    hn::StoreU(hn::Or(hn::Add(wide, wide), hn::Set(drow, 1)), drow, at);
+  };
+  store(hn::LowerHalf(dhalf, signs), to.of);
+  store(hn::UpperHalf(dhalf, signs), to.of + 8);
 }
+HWY_INLINE void StoreOffsets(I8x16 offsets, RowOffsets& to) {
+  const hn::Half<decltype(di8)> dhalf;
+  hn::StoreU(hn::PromoteTo(drow, hn::LowerHalf(dhalf, offsets)), drow, to.of);
+  hn::StoreU(hn::PromoteTo(drow, hn::UpperHalf(dhalf, offsets)), drow,
+             to.of + 8);
+}
+
+// 8 codes: one row of 8 or two of 4; those times 2^24.
+template <class Grid, class Index>
+HWY_INLINE Row8 LoadRow8(const Grid& grid, const Index* index) {
+  if constexpr (sizeof(grid[0]) == 8) {
+    const hn::FixedTag<int8_t, 8> d;
+    const auto* row = reinterpret_cast<const int8_t*>(&grid[index[0]]);
+    return hn::PromoteTo(drow, hn::LoadU(d, row));
+  } else {
+    const hn::RebindToUnsigned<decltype(drow)> du;
+    return Signed(WidenTo<0, 1, 3>(hn::ConcatUpperLower(
+        du, hn::Set(du, grid[index[1]]), hn::Set(du, grid[index[0]]))));
+  }
+}
+
+// 16 codes: two rows of 8 or four of 4, with the signs or the offsets of group
+// g. Rows of 8 have scales that are not times kUnit.
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
+                          const RowSigns& signs, size_t g, float scale,
+                          Sink& sink) {
+  constexpr size_t kRows = 8 / sizeof(grid[0]);
+  alignas(32) static constexpr uint32_t kToTop[8] = {30, 29, 28, 27,
+                                                     26, 25, 24, 23};
+  const hn::RebindToUnsigned<decltype(drow)> du;
+  const auto to_top = hn::Load(du, kToTop);
+  const auto put = [&](const Index* i, int32_t sign) HWY_ATTR {
+    const auto top = hn::BitCast(
+        drow, hn::Shl(hn::BitCast(du, hn::Set(drow, sign)), to_top));
+    return hn::IfNegativeThenNegOrUndefIfZero(top, LoadRow8(grid, i));
+  };
+  sink.Widened(put(index, signs.of[2 * g]),
+               put(index + kRows, signs.of[2 * g + 1]), scale);
+}
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
+                          const RowOffsets& offsets, size_t g, float scale,
+                          Sink& sink) {
+  const auto offset0 = hn::Set(drow, offsets.of[2 * g]);
+  const auto offset1 = hn::Set(drow, offsets.of[2 * g + 1]);
+  sink.Widened(hn::Add(LoadRow8(grid, index), offset0),
+               hn::Add(LoadRow8(grid, index + 1), offset1), scale);
+}
+#else
+struct RowSigns {
+  uint8_t of[16];
+};
+struct RowOffsets {
+  int8_t of[16];
+};
+HWY_INLINE void StoreSigns(U8x16 signs, RowSigns& to) {
+  hn::StoreU(signs, du8, to.of);
+}
+HWY_INLINE void StoreOffsets(I8x16 offsets, RowOffsets& to) {
+  hn::StoreU(offsets, di8, to.of);
+}
+
+template <class Grid, class Index>
+HWY_INLINE I8x16 LoadRows(const Grid& grid, const Index* i) {
+  if constexpr (sizeof(grid[0]) == 8) {
+    return hn::BitCast(di8,
+                       hn::Dup128VecFromValues(du64, grid[i[0]], grid[i[1]]));
+  } else {
+    return hn::BitCast(
+        di8, hn::Dup128VecFromValues(du32, grid[i[0]], grid[i[1]], grid[i[2]],
+                                     grid[i[3]]));
+  }
+}
+
+// 16 codes: two rows of 8 or four of 4, with the signs or the offsets of group
+// g.
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
+                          const RowSigns& signs, size_t g, float scale,
+                          Sink& sink) {
+  const I8x16 q = LoadRows(grid, index);
+#if HWY_TARGET <= HWY_AVX3
+  const auto minus = hn::RebindMask(di8, CodeBits(signs.of + 2 * g));
+#else
+  const auto minus = hn::RebindMask(di8, GroupBits(Load16Bytes(signs.of), g));
+#endif
+  sink(hn::MaskedSubOr(q, minus, hn::Zero(di8), q), scale);
+}
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
+                          const RowOffsets& offsets, size_t g, float scale,
+                          Sink& sink) {
+  const auto each = hn::BitCast(du8, hn::LoadU(di8, offsets.of));
+  sink(hn::Add(LoadRows(grid, index), Signed(PerRow(each, g))), scale);
+}
+#endif
+// Scales for them, of rows of 8: what Read gets, mended.
+constexpr float kRowUnit = HWY_TARGET == HWY_AVX2 ? 1.0f / kUnit : 1.0f;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace dequant

@@ -55,28 +55,35 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_M> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ1_M& b, float d, Sink& sink) {
-    const U16x8 words = hn::BitCast(du16, Load8Bytes(b.scales));
+  struct Header {
     float scale[16];
-    OddScales(LowerFields<3>(words), d * (0.125f / kUnit), scale);
+    RowOffsets delta[2];
+    uint16_t row[32];
+  };
+
+  HWY_INLINE static void Read(const IQ1_M& b, float d, Header& h) {
+    const U16x8 words = hn::BitCast(du16, Load8Bytes(b.scales));
+    OddScales(LowerFields<3>(words), d * (0.125f * kRowUnit), h.scale);
     const U8x16 qh = Load16Bytes(b.qh);
     const U8x16 low = LowNibbles(qh), high = HighNibbles(qh);
-    Eight(b.qs, hn::InterleaveLower(du8, low, high), scale, sink);
-    Eight(b.qs + 16, hn::InterleaveUpper(du8, low, high), scale + 8, sink);
+    ReadHalf(b.qs, hn::InterleaveLower(du8, low, high), h.row, h.delta[0]);
+    ReadHalf(b.qs + 16, hn::InterleaveUpper(du8, low, high), h.row + 16,
+             h.delta[1]);
   }
 
-  // Eight groups; qh is a nibble per row.
-  template <class Sink>
-  HWY_INLINE static void Eight(const uint8_t* qs, U8x16 qh, const float* scale,
-                               Sink& sink) {
-    uint16_t row[16];
+  // 16 rows; qh is a nibble of each.
+  HWY_INLINE static void ReadHalf(const uint8_t* qs, U8x16 qh, uint16_t* row,
+                                  RowOffsets& delta) {
     StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), row);
-    const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
-    for (int g = 0; g < 8; ++g) {
-      const I8x16 q = Rows(kGridIq1[row[2 * g]], kGridIq1[row[2 * g + 1]]);
-      sink(hn::Add(q, Signed(PerRow(delta, g))), scale[g]);
-    }
+    StoreOffsets(Signed(hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh))), delta);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ1_M&, const Header& h, Sink& sink) {
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      PutOffset(kGridIq1, h.row + 2 * g, h.delta[g / 8], g % 8, h.scale[g],
+                sink);
+    });
   }
 };
 

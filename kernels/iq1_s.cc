@@ -52,27 +52,39 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_S> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ1_S& b, float d, Sink& sink) {
-    const U16x8 qh = Load8Words(b.qh);
+  struct Header {
+    float scale[16];  // the second half repeats the first
+    RowOffsets delta[2];
     uint16_t row[32];
-    StoreIndices(Load16Bytes(b.qs), LowerFields<3>(qh), row);
-    StoreIndices(Load16Bytes(b.qs + 16), UpperFields<3>(qh), row + 16);
+  };
+
+  HWY_INLINE static void Read(const IQ1_S& b, float d, Header& h) {
+    const U16x8 qh = Load8Words(b.qh);
+    StoreIndices(Load16Bytes(b.qs), LowerFields<3>(qh), h.row);
+    StoreIndices(Load16Bytes(b.qs + 16), UpperFields<3>(qh), h.row + 16);
     // The upper bytes of the words, twice.
     const U8x16 top =
         hn::ConcatOdd(du8, hn::BitCast(du8, qh), hn::BitCast(du8, qh));
-    float scale[16];
-    OddScales(Field<4, 3>(top), d * (0.125f / kUnit), scale);
-    int8_t delta[16];  // 1 or -1
-    hn::StoreU(hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1)), di8,
-               delta);
-    for (int i = 0; i < 8; ++i) {
-      const uint16_t* r = row + 4 * i;
-      const I8x16 offset = hn::Set(di8, delta[i]);
-      sink(hn::Add(Rows(kGridIq1[r[0]], kGridIq1[r[1]]), offset), scale[i]);
-      sink(hn::Add(Rows(kGridIq1[r[2]], kGridIq1[r[3]]), offset), scale[i]);
+    OddScales(Field<4, 3>(top), d * (0.125f * kRowUnit), h.scale);
+    const I8x16 delta =  // 1 or -1, one per 32 elements, which are four rows
+        hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1));
+    for (int half = 0; half < 2; ++half) {
+      const auto four_times = hn::BitCast(di8, Load16Bytes(kFourTimes[half]));
+      StoreOffsets(hn::TableLookupBytes(delta, four_times), h.delta[half]);
     }
   }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      PutOffset(kGridIq1, h.row + 2 * g, h.delta[g / 8], g % 8, h.scale[g / 2],
+                sink);
+    });
+  }
+
+  alignas(16) static constexpr uint8_t kFourTimes[2][16] = {
+      {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3},
+      {4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7}};
 };
 
 }  // namespace HWY_NAMESPACE

@@ -54,22 +54,27 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_S> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ2_S& b, float d, Sink& sink) {
+  struct Header {
     float scale[16];
-    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f / kUnit), scale);
-    const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
+    RowSigns signs[2];
     uint16_t row[32];
-    StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), row);
-    StoreIndices(Load16Bytes(b.qs + 16), UpperFields<2>(qh), row + 16);
-    for (int half = 0; half < 2; ++half) {
-      const U8x16 signs = Load16Bytes(b.signs + 16 * half);
-      for (int g = 0; g < 8; ++g) {
-        const uint16_t* r = row + 16 * half + 2 * g;
-        sink(ApplySigns(Rows(kGridIq2s[r[0]], kGridIq2s[r[1]]), signs, g),
-             scale[8 * half + g]);
-      }
-    }
+  };
+
+  HWY_INLINE static void Read(const IQ2_S& b, float d, Header& h) {
+    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f * kRowUnit), h.scale);
+    const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
+    StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), h.row);
+    StoreIndices(Load16Bytes(b.qs + 16), UpperFields<2>(qh), h.row + 16);
+    StoreSigns(Load16Bytes(b.signs), h.signs[0]);
+    StoreSigns(Load16Bytes(b.signs + 16), h.signs[1]);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ2_S&, const Header& h, Sink& sink) {
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      PutSigned(kGridIq2s, h.row + 2 * g, h.signs[g / 8], g % 8, h.scale[g],
+                sink);
+    });
   }
 };
 

@@ -51,25 +51,30 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_XXS> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ2_XXS& b, float d, Sink& sink) {
-    d *= 0.125f / kUnit;
+  struct Header {
+    float scale[8];
+    RowSigns signs[2];
+  };
+
+  HWY_INLINE static void Read(const IQ2_XXS& b, float d, Header& h) {
     for (int half = 0; half < 2; ++half) {
       const uint8_t* qs = b.qs + 32 * half;
       const U32x4 words =
           hn::ConcatOdd(du32, hn::BitCast(du32, Load16Bytes(qs + 16)),
                         hn::BitCast(du32, Load16Bytes(qs)));
-      const U8x16 signs = EvenSigns(SignFields(words));
-      float scale[4];
-      WordScales(words, d, scale);
-      for (int i = 0; i < 4; ++i) {
-        const uint8_t* row = qs + 8 * i;
-        const I8x16 q0 = Rows(kGridIq2xxs[row[0]], kGridIq2xxs[row[1]]);
-        const I8x16 q1 = Rows(kGridIq2xxs[row[2]], kGridIq2xxs[row[3]]);
-        sink(ApplySigns(q0, signs, 2 * i), scale[i]);
-        sink(ApplySigns(q1, signs, 2 * i + 1), scale[i]);
-      }
+      StoreSigns(EvenSigns(SignFields(words)), h.signs[half]);
+      WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
     }
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ2_XXS& b, const Header& h, Sink& sink) {
+    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* row = b.qs + 8 * i;
+      const RowSigns& signs = h.signs[i / 4];
+      PutSigned(kGridIq2xxs, row, signs, i % 4 * 2, h.scale[i], sink);
+      PutSigned(kGridIq2xxs, row + 2, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    });
   }
 };
 

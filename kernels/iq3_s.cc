@@ -53,28 +53,32 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ3_S> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ3_S& b, float d, Sink& sink) {
+  struct Header {
     float scale[16];  // the second half repeats the first
-    const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
-    OddScales(Nibbles(scales), d / kUnit, scale);
-    const U8x16 qh = Load8Bytes(b.qh);
+    RowSigns signs[2];
     uint16_t row[64];
-    for (int i = 0; i < 4; ++i) {
+  };
+
+  HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
+    const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
+    OddScales(Nibbles(scales), d, h.scale);
+    const U8x16 qh = Load8Bytes(b.qh);
+    for (size_t i = 0; i < 4; ++i) {
       const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
-      StoreIndices(Load16Bytes(b.qs + 16 * i), high, row + 16 * i);
+      StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
     }
-    for (int i = 0; i < 8; ++i) {
-      const uint16_t* r = row + 8 * i;
-      const U8x16 signs =
-          hn::BitCast(du8, hn::Set(du32, Load32(b.signs + 4 * i)));
-      const I8x16 q0 = Rows(kGridIq3s[r[0]], kGridIq3s[r[1]], kGridIq3s[r[2]],
-                            kGridIq3s[r[3]]);
-      const I8x16 q1 = Rows(kGridIq3s[r[4]], kGridIq3s[r[5]], kGridIq3s[r[6]],
-                            kGridIq3s[r[7]]);
-      sink(ApplySigns(q0, signs, 0), scale[i]);
-      sink(ApplySigns(q1, signs, 1), scale[i]);
-    }
+    StoreSigns(Load16Bytes(b.signs), h.signs[0]);
+    StoreSigns(Load16Bytes(b.signs + 16), h.signs[1]);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
+    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint16_t* row = h.row + 8 * i;
+      const RowSigns& signs = h.signs[i / 4];
+      PutSigned(kGridIq3s, row, signs, i % 4 * 2, h.scale[i], sink);
+      PutSigned(kGridIq3s, row + 4, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    });
   }
 };
 

@@ -51,24 +51,27 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ3_XXS> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ3_XXS& b, float d, Sink& sink) {
-    d *= 0.25f / kUnit;
+  struct Header {
+    float scale[8];
+    RowSigns signs[2];
+  };
+
+  HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
     for (int half = 0; half < 2; ++half) {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
-      const U8x16 signs = EvenSigns(SignFields(words));
-      float scale[4];
-      WordScales(words, d, scale);
-      for (int i = 0; i < 4; ++i) {
-        const uint8_t* r = b.qs + 32 * half + 8 * i;
-        const I8x16 q0 = Rows(kGridIq3xxs[r[0]], kGridIq3xxs[r[1]],
-                              kGridIq3xxs[r[2]], kGridIq3xxs[r[3]]);
-        const I8x16 q1 = Rows(kGridIq3xxs[r[4]], kGridIq3xxs[r[5]],
-                              kGridIq3xxs[r[6]], kGridIq3xxs[r[7]]);
-        sink(ApplySigns(q0, signs, 2 * i), scale[i]);
-        sink(ApplySigns(q1, signs, 2 * i + 1), scale[i]);
-      }
+      StoreSigns(EvenSigns(SignFields(words)), h.signs[half]);
+      WordScales(words, d * 0.25f, h.scale + 4 * half);
     }
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
+    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* row = b.qs + 8 * i;
+      const RowSigns& signs = h.signs[i / 4];
+      PutSigned(kGridIq3xxs, row, signs, i % 4 * 2, h.scale[i], sink);
+      PutSigned(kGridIq3xxs, row + 4, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    });
   }
 };
 

@@ -56,16 +56,37 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_XS> {
+  struct Header {
+    float scale[16];  // the second half repeats the first
+  };
+
+  HWY_INLINE static void Read(const IQ4_XS& b, float d, Header& h) {
+    constexpr uint32_t kNibbles = 0x0F0F0F0F;
+    const uint32_t low = Load32(b.scales_l);
+    // Nibble i of scales_h in byte i: bits 4-5 of scales 2 i and 2 i + 1.
+    uint32_t high = Load16(b.scales_h);
+    high = (high | high << 8) & 0x00FF00FF;
+    high = (high | high << 4) & kNibbles;
+    const hn::Repartition<uint32_t, decltype(du8)> du32;
+    const auto even =
+        hn::Set(du32, (low & kNibbles) | (high << 4 & 0x30303030));
+    const auto odd =
+        hn::Set(du32, (low >> 4 & kNibbles) | (high << 2 & 0x30303030));
+    const I8x16 codes = Signed(hn::InterleaveLower(du8, hn::BitCast(du8, even),
+                                                   hn::BitCast(du8, odd)));
+    Sink<float> sink(reinterpret_cast<uint8_t*>(h.scale));
+    sink(hn::Sub(codes, hn::Set(di8, 32)), d);
+  }
+
   template <class Sink>
-  HWY_INLINE static void Do(const IQ4_XS& b, float d, Sink& sink) {
+  HWY_INLINE static void Do(const IQ4_XS& b, const Header& h, Sink& sink) {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
-    for (int j = 0; j < 8; ++j) {
-      const float scale = d * static_cast<float>(IQ4_XS::Scale(b, j));
+    EachOf(kTimes<8>, [&](size_t j) DEQUANT_LAMBDA {
       const Codes qs = LoadCodes(b.qs + 16 * j);
-      sink.Pair(LowNibbles(qs), HighNibbles(qs), value, scale);
-    }
+      sink.Pair(LowNibbles(qs), HighNibbles(qs), value, h.scale[j]);
+    });
   }
 };
 

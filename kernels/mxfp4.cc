@@ -52,16 +52,26 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<MXFP4> {
+  struct Header {
+    float scale;
+  };
+
+  // Smaller scales times kUnit would be 0.
+  HWY_INLINE static bool Takes(const MXFP4& b) {
+    return kUnit == 1.0f || b.e >= 3;
+  }
+
+  HWY_INLINE static void Read(const MXFP4& b, Header& h) {
+    h.scale = MXFP4::Scale(b.e) * kUnit;
+  }
+
   template <class Sink>
-  HWY_INLINE static void Do(const MXFP4& b, Sink& sink) {
-    const float d = MXFP4::Scale(b.e);
-    // Not as codes: times kUnit such a scale can lose bits.
+  HWY_INLINE static void Do(const MXFP4& b, const Header& h, Sink& sink) {
     const auto value = [](Codes q) {
-      return hn::TableLookupBytes(hn::LoadU(di8, kValuesFp4),
-                                  hn::ResizeBitCast(di8, q));
+      return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
     };
     const Codes qs = LoadCodes(b.qs);
-    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, d);
+    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, h.scale);
   }
 };
 

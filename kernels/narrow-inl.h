@@ -90,72 +90,48 @@ HWY_INLINE hn::Vec<DF> LoadF16(DF df, const uint8_t* from) {
 }
 #endif  // DEQUANT_NO_F16C
 
-// Stores one vector as T.
+// One vector as F16 or BF16.
 template <typename T, class DF, class V>
-HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
+HWY_INLINE hn::Vec<hn::Rebind<uint16_t, DF>> Narrow(DF df, V v) {
   const hn::Rebind<uint16_t, DF> du16;
-  if constexpr (std::is_same_v<T, float>) {
-    hn::StoreU(v, df, reinterpret_cast<float*>(to));
-  } else if constexpr (std::is_same_v<T, hwy::float16_t>) {
+  if constexpr (std::is_same_v<T, hwy::float16_t>) {
 #if DEQUANT_NO_F16C
-    hn::StoreU(hn::TruncateTo(du16, F16Bits(df, v)), du16,
-               reinterpret_cast<uint16_t*>(to));
+    return hn::TruncateTo(du16, F16Bits(df, v));
 #else
     const hn::Rebind<hwy::float16_t, DF> dh;
-    hn::StoreU(hn::BitCast(du16, hn::DemoteTo(dh, v)), du16,
-               reinterpret_cast<uint16_t*>(to));
+    return hn::BitCast(du16, hn::DemoteTo(dh, v));
 #endif
   } else {
-    hn::StoreU(hn::TruncateTo(du16, Bf16Bits(df, v)), du16,
-               reinterpret_cast<uint16_t*>(to));
+    return hn::TruncateTo(du16, Bf16Bits(df, v));
   }
 }
 
-// Stores two vectors as T, one after the other; 16-bit results are packed first
-// where that saves instructions.
+#if !HWY_HAVE_SCALABLE
+// Two vectors as F16 or BF16 in one, one after the other.
 template <typename T, class DF, class V>
-HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
-#if HWY_ARCH_X86 && !HWY_HAVE_SCALABLE
-  constexpr bool kPack = std::is_same_v<T, hwy::bfloat16_t> ||
-                         (DEQUANT_NO_F16C && std::is_same_v<T, hwy::float16_t>);
-  if constexpr (kPack) {
-    const hn::Repartition<uint16_t, DF> du16;
-    const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
+  const hn::Repartition<uint16_t, DF> du16;
+#if HWY_ARCH_X86
+  const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
 #if DEQUANT_NO_F16C
-    if constexpr (std::is_same_v<T, hwy::float16_t>) {
-      hn::StoreU(hn::OrderedDemote2To(du16, hn::BitCast(di, F16Bits(df, lo)),
-                                      hn::BitCast(di, F16Bits(df, hi))),
-                 du16, reinterpret_cast<uint16_t*>(to));
-      return;
-    }
-#endif
-    hn::StoreU(hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
-                                    hn::BitCast(di, Bf16Bits(df, hi))),
-               du16, reinterpret_cast<uint16_t*>(to));
-    return;
+  if constexpr (std::is_same_v<T, hwy::float16_t>) {
+    return hn::OrderedDemote2To(du16, hn::BitCast(di, F16Bits(df, lo)),
+                                hn::BitCast(di, F16Bits(df, hi)));
   }
 #endif
-#if HWY_TARGET_IS_NEON
-  if constexpr (sizeof(T) == 2) {
-    const hn::Repartition<uint16_t, DF> du16;
-    auto* const values = reinterpret_cast<uint16_t*>(to);
-    if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
-      hn::StoreU(hn::ConcatOdd(du16, hn::BitCast(du16, RoundedBf16(df, hi)),
-                               hn::BitCast(du16, RoundedBf16(df, lo))),
-                 du16, values);
-    } else {
-      const hn::Rebind<hwy::float16_t, DF> dh;
-      const hn::Half<decltype(du16)> dhalf;
-      hn::StoreU(hn::Combine(du16, hn::BitCast(dhalf, hn::DemoteTo(dh, hi)),
-                             hn::BitCast(dhalf, hn::DemoteTo(dh, lo))),
-                 du16, values);
-    }
-    return;
+  if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
+    return hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
+                                hn::BitCast(di, Bf16Bits(df, hi)));
+  }
+#else
+  if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
+    return hn::ConcatOdd(du16, hn::BitCast(du16, RoundedBf16(df, hi)),
+                         hn::BitCast(du16, RoundedBf16(df, lo)));
   }
 #endif
-  StoreAs<T>(df, lo, to);
-  StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
+  return hn::Combine(du16, Narrow<T>(df, hi), Narrow<T>(df, lo));
 }
+#endif
 
 #if HWY_TARGET == HWY_AVX2
 // Two vectors as BF16 in one, in turn one value of each.
@@ -166,23 +142,38 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
   return hn::OddEven(hn::BitCast(du16, RoundedBf16(df, odd)),
                      hn::BitCast(du16, Bf16Bits(df, even)));
 }
+#endif
 
-// Two vectors as F16 or BF16 in one, one after the other.
+// Stores one vector as T.
 template <typename T, class DF, class V>
-HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
-  const hn::Repartition<uint16_t, DF> du16;
-  if constexpr (std::is_same_v<T, hwy::float16_t>) {
-    const hn::Rebind<hwy::float16_t, DF> dh;
-    const hn::Half<decltype(du16)> dhalf;
-    return hn::Combine(du16, hn::BitCast(dhalf, hn::DemoteTo(dh, hi)),
-                       hn::BitCast(dhalf, hn::DemoteTo(dh, lo)));
+HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
+  if constexpr (std::is_same_v<T, float>) {
+    hn::StoreU(v, df, reinterpret_cast<float*>(to));
   } else {
-    const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
-    return hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
-                                hn::BitCast(di, Bf16Bits(df, hi)));
+    hn::StoreU(Narrow<T>(df, v), hn::Rebind<uint16_t, DF>(),
+               reinterpret_cast<uint16_t*>(to));
   }
 }
+
+// Stores two vectors as T, one after the other; 16-bit results are packed first
+// where that saves instructions.
+template <typename T, class DF, class V>
+HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
+#if !HWY_HAVE_SCALABLE
+  constexpr bool kPack =
+      sizeof(T) == 2 &&
+      (HWY_TARGET_IS_NEON ||
+       (HWY_ARCH_X86 &&
+        (DEQUANT_NO_F16C || std::is_same_v<T, hwy::bfloat16_t>)));
+  if constexpr (kPack) {
+    hn::StoreU(Narrow2<T>(df, lo, hi), hn::Repartition<uint16_t, DF>(),
+               reinterpret_cast<uint16_t*>(to));
+    return;
+  }
 #endif
+  StoreAs<T>(df, lo, to);
+  StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
+}
 
 // Loads one vector of From as F32; NaN passes through.
 template <typename From, class DF>

@@ -55,10 +55,16 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<NVFP4> {
-  template <class Sink>
-  HWY_INLINE static void Do(const NVFP4& b, Sink& sink) {
+  struct Header {
     float scale[4];
-    Scales(b.d, scale);
+  };
+
+  HWY_INLINE static void Read(const NVFP4& b, Header& h) {
+    Scales(b.d, h.scale);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
     const SignedCodes values = LoadCodes(kValuesFp4);
     for (int i = 0; i < 4; i += 2) {
       const Codes qs = LoadCodes(b.qs + 8 * i);
@@ -66,8 +72,8 @@ struct Unpack<NVFP4> {
           hn::TableLookupBytes(values, Signed(LowNibbles(qs)));
       const SignedCodes hi =
           hn::TableLookupBytes(values, Signed(HighNibbles(qs)));
-      sink(LowHalves(lo, hi), scale[i]);
-      sink(HighHalves(lo, hi), scale[i + 1]);
+      sink(LowHalves(lo, hi), h.scale[i]);
+      sink(HighHalves(lo, hi), h.scale[i + 1]);
     }
   }
 

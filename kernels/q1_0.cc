@@ -40,15 +40,26 @@ template <>
 struct Unpack<Q1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
+    if constexpr (Sink::kFourValues) {
+      for (int i = 0; i < 16; i += 4) {
+        const auto value = [](Codes bits) {
+          const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
+          return hn::Sub(Signed(hn::Add(bit, bit)), hn::Set(dsigned, 1));
+        };
+        sink.template Packed<1>(Load32(b.qs + i), value, d);
+      }
+      return;
+    }
     const Codes two = hn::Set(dcodes, 2);
     const auto minus1 = [](Codes q) {
       return hn::Sub(Signed(q), hn::Set(dsigned, 1));
     };
-    for (int i = 0; i < 16; i += 4) {
+    EachOf(kTimes<4>, [&](size_t four) DEQUANT_LAMBDA {
+      const size_t i = 4 * four;
       sink.PairOfMany(hn::IfThenElseZero(CodeBits(b.qs + i), two),
                       hn::IfThenElseZero(CodeBits(b.qs + i + 2), two), minus1,
                       d);
-    }
+    });
   }
 };
 

@@ -42,6 +42,12 @@ template <>
 struct Unpack<Q2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
+    if constexpr (Sink::kFourValues) {
+      for (int i = 0; i < 16; i += 4) {
+        sink.template Packed<2>(Load32(b.qs + i), Minus1, d);
+      }
+      return;
+    }
     const hn::Repartition<uint16_t, decltype(dcodes)> du16;
     const Codes qs = LoadCodes(b.qs);
     const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
@@ -52,17 +58,18 @@ struct Unpack<Q2_0> {
         hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
   }
 
+  HWY_INLINE static SignedCodes Minus1(Codes q) {
+    return hn::Sub(Signed(q), hn::Set(dsigned, 1));
+  }
+
   // 32 elements: those at even and odd places of each four, as bytes 0-1 and
   // 2-3.
   template <class V16, class Sink>
   HWY_INLINE static void Put(V16 first, V16 second, float d, Sink& sink) {
     const hn::Repartition<uint16_t, decltype(dcodes)> du16;
-    const auto minus1 = [](Codes q) {
-      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
-    };
     sink.PairOfMany(
         hn::BitCast(dcodes, hn::InterleaveLower(du16, first, second)),
-        hn::BitCast(dcodes, hn::InterleaveUpper(du16, first, second)), minus1,
+        hn::BitCast(dcodes, hn::InterleaveUpper(du16, first, second)), Minus1,
         d);
   }
 };

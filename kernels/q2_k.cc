@@ -50,19 +50,25 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q2_K> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q2_K& b, float d, float dmin, Sink& sink) {
-    const Codes scales = LoadCodes(b.scales);
+  struct Header {
     float scale[16], offset[16];
-    Scales16(LowNibbles(scales), d, scale);
-    Scales16(HighNibbles(scales), -dmin, offset);
+  };
+
+  HWY_INLINE static void Read(const Q2_K& b, float d, float dmin, Header& h) {
+    const Codes scales = LoadCodes(b.scales);
+    Scales16(LowNibbles(scales), d, h.scale);
+    Scales16(HighNibbles(scales), -dmin, h.offset);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q2_K& b, const Header& h, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
       const Codes q0 = LoadCodes(b.qs + 32 * half);
       const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
-      Row<0>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
-      Row<1>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
-      Row<2>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
-      Row<3>(q0, q1, scale + 8 * half, offset + 8 * half, sink);
+      Row<0>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
+      Row<1>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
+      Row<2>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
+      Row<3>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
     }
   }
 
@@ -71,8 +77,13 @@ struct Unpack<Q2_K> {
   HWY_INLINE static void Row(Codes q0, Codes q1, const float* scale,
                              const float* offset, Sink& sink) {
     constexpr int i = 2 * kRow;
-    sink(Field<i, 2>(q0), scale[i], offset[i]);
-    sink(Field<i, 2>(q1), scale[i + 1], offset[i + 1]);
+    if constexpr (Sink::kFourValues) {
+      sink.template Fields<i>(q0, Same, scale[i], offset[i]);
+      sink.template Fields<i>(q1, Same, scale[i + 1], offset[i + 1]);
+    } else {
+      sink(Field<i, 2>(q0), scale[i], offset[i]);
+      sink(Field<i, 2>(q1), scale[i + 1], offset[i + 1]);
+    }
   }
 };
 

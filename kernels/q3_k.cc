@@ -52,18 +52,24 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q3_K> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q3_K& b, float d, Sink& sink) {
+  struct Header {
     float scale[16];
-    Scales16(ScaleCodes(b.scales), d, scale);
-    Row<0>(b, scale, sink);
-    Row<1>(b, scale, sink);
-    Row<2>(b, scale, sink);
-    Row<3>(b, scale, sink);
-    Row<4>(b, scale, sink);
-    Row<5>(b, scale, sink);
-    Row<6>(b, scale, sink);
-    Row<7>(b, scale, sink);
+  };
+
+  HWY_INLINE static void Read(const Q3_K& b, float d, Header& h) {
+    Scales16(ScaleCodes(b.scales), d, h.scale);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q3_K& b, const Header& h, Sink& sink) {
+    Row<0>(b, h.scale, sink);
+    Row<1>(b, h.scale, sink);
+    Row<2>(b, h.scale, sink);
+    Row<3>(b, h.scale, sink);
+    Row<4>(b, h.scale, sink);
+    Row<5>(b, h.scale, sink);
+    Row<6>(b, h.scale, sink);
+    Row<7>(b, h.scale, sink);
   }
 
   // The 16 scales, 6 bits each.

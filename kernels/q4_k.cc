@@ -54,17 +54,24 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q4_K> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q4_K& b, float d, float dmin, Sink& sink) {
+  struct Header {
     float scale[8], offset[8];
-    ScalesMinsK(b.scales, d, dmin, scale, offset);
-    for (int i = 0; i < 8; i += 2) {
+  };
+
+  HWY_INLINE static void Read(const Q4_K& b, float d, float dmin, Header& h) {
+    ScalesMinsK(b.scales, d, dmin, h.scale, h.offset);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q4_K& b, const Header& h, Sink& sink) {
+    EachOf(kTimes<4>, [&](size_t pair) DEQUANT_LAMBDA {
+      const size_t i = 2 * pair;
       const Codes q0 = LoadCodes(b.qs + 16 * i);
       const Codes q1 = LoadCodes(b.qs + 16 * i + 16);
-      sink.Pair(LowNibbles(q0), LowNibbles(q1), Same, scale[i], offset[i]);
-      sink.Pair(HighNibbles(q0), HighNibbles(q1), Same, scale[i + 1],
-                offset[i + 1]);
-    }
+      sink.Pair(LowNibbles(q0), LowNibbles(q1), Same, h.scale[i], h.offset[i]);
+      sink.Pair(HighNibbles(q0), HighNibbles(q1), Same, h.scale[i + 1],
+                h.offset[i + 1]);
+    });
   }
 };
 

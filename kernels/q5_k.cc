@@ -57,14 +57,20 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_K> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q5_K& b, float d, float dmin, Sink& sink) {
+  struct Header {
     float scale[8], offset[8];
-    ScalesMinsK(b.scales, d, dmin, scale, offset);
-    Pair<0>(b, scale, offset, sink);
-    Pair<1>(b, scale, offset, sink);
-    Pair<2>(b, scale, offset, sink);
-    Pair<3>(b, scale, offset, sink);
+  };
+
+  HWY_INLINE static void Read(const Q5_K& b, float d, float dmin, Header& h) {
+    ScalesMinsK(b.scales, d, dmin, h.scale, h.offset);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
+    Pair<0>(b, h.scale, h.offset, sink);
+    Pair<1>(b, h.scale, h.offset, sink);
+    Pair<2>(b, h.scale, h.offset, sink);
+    Pair<3>(b, h.scale, h.offset, sink);
   }
 
   // Elements 64 kPair to 64 kPair + 63.

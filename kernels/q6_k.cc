@@ -50,13 +50,19 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q6_K> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q6_K& b, float d, Sink& sink) {
+  struct Header {
     float scale[16];
-    Scales16(LoadCodes(b.scales), d, scale);
+  };
+
+  HWY_INLINE static void Read(const Q6_K& b, float d, Header& h) {
+    Scales16(LoadCodes(b.scales), d, h.scale);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q6_K& b, const Header& h, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
       const uint8_t* ql = b.ql + 64 * half;
-      const float* s = scale + 8 * half;
+      const float* s = h.scale + 8 * half;
       const Codes l0 = LoadCodes(ql), l1 = LoadCodes(ql + 16);
       const Codes l2 = LoadCodes(ql + 32), l3 = LoadCodes(ql + 48);
       const Codes h0 = LoadCodes(b.qh + 32 * half);

@@ -58,28 +58,41 @@ struct Unpack<TQ1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
     Codes v0 = LoadCodes(b.qs), v1 = LoadCodes(b.qs + 16);
-    for (int n = 0; n < 5; ++n) {
-      sink.PairOfMany(Code(v0), Code(v1), Minus1, d);
+    EachOf(kTimes<5>, [&](size_t) DEQUANT_LAMBDA {
+      Pair(v0, v1, d, sink);
       v0 = Next(v0);
       v1 = Next(v1);
+    });
+    v0 = LoadCodes(b.qs + 32);
+    EachOf(kTimes<2>, [&](size_t) DEQUANT_LAMBDA {
+      v1 = Next(v0);
+      Pair(v0, v1, d, sink);
+      v0 = Next(v1);
+    });
+    Pair(v0, LoadTail(b.qh), d, sink);
+  }
+
+  // The uppermost digits of 32 bytes.
+  template <class Sink>
+  HWY_INLINE static void Pair(Codes v0, Codes v1, float d, Sink& sink) {
+    const Codes digit0 = Digit(v0), digit1 = Digit(v1);
+    if constexpr (Sink::kFourValues) {
+      sink.template Fields<6>(digit0, Minus1, d);
+      sink.template Fields<6>(digit1, Minus1, d);
+    } else {
+      sink.PairOfMany(Field<6, 2>(digit0), Field<6, 2>(digit1), Minus1, d);
     }
-    Codes v2 = LoadCodes(b.qs + 32);
-    for (int n = 0; n < 5; ++n) {
-      sink(Minus1(Code(v2)), d);
-      v2 = Next(v2);
-    }
-    sink(Minus1(Code(Tail(b.qh))), d);
   }
 
   // byte * 3 mod 256: the next digit moves up.
   HWY_INLINE static Codes Next(Codes v) { return hn::Add(hn::Add(v, v), v); }
 
-  // v * 3 / 256: 86 and 171 are the first bytes of the digits 1 and 2.
-  HWY_INLINE static Codes Code(Codes v) {
-    const Codes one = hn::Set(dcodes, 1);
-    const Codes ge1 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 85)), one);
-    const Codes ge2 = hn::Min(hn::SaturatedSub(v, hn::Set(dcodes, 170)), one);
-    return hn::Add(ge1, ge2);
+  // byte * 3 / 256 in bits 6-7. The averages, which round up, make of v about
+  // v * 3 / 4; less 1, the first bytes of the digits 1 and 2 are 86 and 171, as
+  // they must be.
+  HWY_INLINE static Codes Digit(Codes v) {
+    const Codes less1 = hn::SaturatedSub(v, hn::Set(dcodes, 1));
+    return hn::AverageRound(less1, hn::AverageRound(less1, hn::Zero(dcodes)));
   }
 
   HWY_INLINE static SignedCodes Minus1(Codes q) {
@@ -87,7 +100,7 @@ struct Unpack<TQ1_0> {
   }
 
   // Digits 0-3 of the four bytes of qh, one after the other.
-  HWY_INLINE static Codes Tail(const uint8_t* qh) {
+  HWY_INLINE static Codes LoadTail(const uint8_t* qh) {
     constexpr uint32_t kEven = 0x00FF00FF;
     uint32_t words[4] = {Load32(qh)};
     for (int n = 1; n < 4; ++n) {

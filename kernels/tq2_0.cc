@@ -60,7 +60,13 @@ struct Unpack<TQ2_0> {
     const auto minus1 = [](Codes q) {
       return hn::Sub(Signed(q), hn::Set(dsigned, 1));
     };
-    sink.PairOfMany(Field<2 * kRow, 2>(q0), Field<2 * kRow, 2>(q1), minus1, d);
+    constexpr int i = 2 * kRow;
+    if constexpr (Sink::kFourValues) {
+      sink.template Fields<i>(q0, minus1, d);
+      sink.template Fields<i>(q1, minus1, d);
+    } else {
+      sink.PairOfMany(Field<i, 2>(q0), Field<i, 2>(q1), minus1, d);
+    }
   }
 };
 

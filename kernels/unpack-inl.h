@@ -101,6 +101,29 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
+// Loops over blocks and groups must not become calls.
+#if HWY_COMPILER_MSVC
+#define DEQUANT_LAMBDA HWY_ATTR
+#else
+#define DEQUANT_LAMBDA HWY_ATTR __attribute__((always_inline))
+#endif
+
+// f(0) to f(n - 1); without a loop if n is known.
+template <class F>
+HWY_INLINE void EachOf(size_t n, const F& f) {
+  for (size_t i = 0; i < n; ++i) f(i);
+}
+template <class F, size_t... i>
+HWY_INLINE void EachIn(std::index_sequence<i...>, const F& f) {
+  (f(i), ...);
+}
+template <class F, size_t n>
+HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
+  EachIn(std::make_index_sequence<n>(), f);
+}
+template <size_t n>
+constexpr std::integral_constant<size_t, n> kTimes{};
+
 // Scales of codes are kept times kUnit: AVX2 widens a code to the top of its
 // 32-bit lane, which extends its sign for nothing but makes it 2^24 times as
 // large.
@@ -148,20 +171,38 @@ struct ScaledOffset {
 };
 
 #if HWY_TARGET == HWY_AVX2
-// The top byte of 32-bit lane i is code kFirst + kStep i, the others are 0.
-template <int kFirst, int kStep>
+// Byte kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
+template <int kFirst, int kStep, int kAt>
 struct WidenIndex {
   alignas(32) int8_t bytes[32];
   constexpr WidenIndex() : bytes{} {
     for (int i = 0; i < 32; ++i) {
       bytes[i] =
-          static_cast<int8_t>(i % 4 == 3 ? kFirst + kStep * (i / 4) : -1);
+          static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * (i / 4) : -1);
     }
   }
 };
-template <int kFirst, int kStep>
-inline constexpr WidenIndex<kFirst, kStep> kWidenIndex;
+template <int kFirst, int kStep, int kAt>
+inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
+
+template <int kFirst, int kStep, int kAt, class V>
+HWY_INLINE V WidenTo(V q) {
+  const hn::Repartition<int8_t, hn::DFromV<V>> d;
+  const auto index = hn::Load(d, kWidenIndex<kFirst, kStep, kAt>.bytes);
+  return hn::BitCast(hn::DFromV<V>(),
+                     hn::TableLookupBytesOr0(hn::BitCast(d, q), index));
+}
 #endif
+
+template <int kBits>
+struct Shifts {
+  uint32_t of[32 / kBits];
+  constexpr Shifts() : of{} {
+    for (uint32_t i = 0; i < 32 / kBits; ++i) of[i] = kBits * i;
+  }
+};
+template <int kBits>
+inline constexpr Shifts<kBits> kShifts;
 
 // Writes groups as T, one after the other. Codes, which are below 128, and
 // SignedCodes have a scale times kUnit; I8x16 is for scales that are not exact
@@ -173,13 +214,9 @@ class Sink {
   using Value = T;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
-  template <class V>
-  HWY_INLINE void operator()(V q, float scale) {
-    Put(q, Scaled{scale});
-  }
-  template <class V>
-  HWY_INLINE void operator()(V q, float scale, float offset) {
-    Put(q, ScaledOffset{scale, offset});
+  template <class V, class... F>
+  HWY_INLINE void operator()(V q, F... scale) {
+    Put(q, Formula(scale...));
   }
 
   // Two groups of codes below 16, which stand for what `map` makes of them,
@@ -187,25 +224,119 @@ class Sink {
   // 16 codes, and looked up.
   template <class Map, class... F>
   HWY_INLINE void Pair(Codes q0, Codes q1, Map map, F... scale) {
-    PutPair<hwy::IsSame<T, hwy::bfloat16_t>()>(q0, q1, map, scale...);
+    constexpr bool kTable =
+        HWY_TARGET == HWY_AVX2 ? hwy::IsSame<T, hwy::bfloat16_t>() : kTables;
+    PutPair<kTable>(q0, q1, map, scale...);
   }
   // The same where more than these two groups have that scale.
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
-    PutPair<sizeof(T) == 2>(q0, q1, map, scale...);
+    PutPair<kTables>(q0, q1, map, scale...);
   }
 
+  // Whether four F32 values are looked up faster than computed. The look-up
+  // sees two bits of an index and needs no mask.
+  static constexpr bool kFourValues =
+      (HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3) &&
+      hwy::IsSame<T, float>();
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
+  // The 2-bit fields that start at bit kFrom of 16 bytes, which stand for what
+  // `map` makes of them. For F32.
+  template <int kFrom, class Map, class... F>
+  HWY_INLINE void Fields(Codes bytes, Map map, F... scale) {
+    const hn::CappedTag<uint32_t, 16> du;
+    const auto four = FourValues(map, scale...);
+#if HWY_TARGET == HWY_AVX2
+    PutOfFour(four,
+              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<0, 1, 0>(bytes))));
+    PutOfFour(four,
+              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<8, 1, 0>(bytes))));
+#else
+    PutOfFour(four, hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes)));
+#endif
+  }
+  // As many elements of kBits bits as 32 bits hold, the lowest first; `map`
+  // gets two bits. For F32.
+  template <int kBits, class Map, class... F>
+  HWY_INLINE void Packed(uint32_t bits, Map map, F... scale) {
+    const hn::CappedTag<uint32_t, 16> du;
+    const auto four = FourValues(map, scale...);
+    const auto all = hn::Set(du, bits);
+    constexpr size_t kLanes = hn::MaxLanes(du);
+    EachOf(kTimes<32 / kBits / kLanes>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint32_t* shift = kShifts<kBits>.of + i * kLanes;
+      PutOfFour(four, hn::Shr(all, hn::LoadU(du, shift)));
+    });
+  }
+#endif
+
+#if HWY_TARGET == HWY_AVX2
+  // A group as two vectors of integers.
+  template <class V>
+  HWY_INLINE void Widened(V lo, V hi, float scale) {
+    const hn::FixedTag<float, 8> df;
+    const Scaled value{scale};
+    StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
+                value(df, hn::ConvertTo(df, hi)), to_);
+    to_ += 16 * sizeof(T);
+  }
+#endif
+
  private:
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
+  using Floats = hn::Vec<hn::CappedTag<float, 16>>;
+  using Indices = hn::Vec<hn::CappedTag<uint32_t, 16>>;
+
+  // The values of 0 to 3, in every four lanes.
+  template <class Map, class... F>
+  HWY_INLINE static Floats FourValues(Map map, F... scale) {
+    return Formula(scale...)(hn::CappedTag<float, 16>(), FourCodes(map));
+  }
+  template <class Map>
+  HWY_INLINE static Floats FourCodes(Map map) {
+    const hn::CappedTag<float, 16> df;
+    alignas(16) static constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
+                                                      0, 1, 2, 3, 0, 1, 2, 3};
+#if HWY_TARGET == HWY_AVX2
+    return Widen<0, 1>(df, map(LoadCodes(kFour)));
+#else
+    const hn::RebindToSigned<decltype(df)> di;
+    return hn::ConvertTo(
+        df, hn::PromoteTo(di, hn::BitCast(di8, map(LoadCodes(kFour)))));
+#endif
+  }
+
+  HWY_INLINE void PutOfFour(Floats four, Indices index) {
+#if HWY_TARGET == HWY_AVX2
+    const Floats v{_mm256_permutevar_ps(four.raw, index.raw)};
+#else
+    const Floats v{_mm512_permutevar_ps(four.raw, index.raw)};
+#endif
+    const hn::CappedTag<float, 16> df;
+    hn::StoreU(v, df, reinterpret_cast<float*>(to_));
+    to_ += sizeof(v.raw);
+  }
+#endif
+  // AVX-512 looks up whole values, the others the bytes of 16-bit values.
+  static constexpr bool kTables =
+      HWY_TARGET <= HWY_AVX3 ||
+      (sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2);
+
   template <bool kTable, class Map, class... F>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, F... scale) {
-#if HWY_TARGET == HWY_AVX2
     if constexpr (kTable) {
-      PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), scale...);
-      return;
+      const auto all = map(LoadCodes(kAllCodes));
+      PutFromTable(q0, q1, all, Formula(scale...));
+    } else {
+      (*this)(map(q0), scale...);
+      (*this)(map(q1), scale...);
     }
-#endif
-    (*this)(map(q0), scale...);
-    (*this)(map(q1), scale...);
+  }
+
+  HWY_INLINE static Scaled Formula(float scale) { return {scale}; }
+  HWY_INLINE static ScaledOffset Formula(float scale, float offset) {
+    return {scale, offset};
   }
 
   template <class V, class Fn>
@@ -226,17 +357,13 @@ class Sink {
 #if HWY_TARGET == HWY_AVX2
   template <int kFirst, int kStep, class DF, class V>
   HWY_INLINE static hn::Vec<DF> Widen(DF df, V q) {
-    const hn::Repartition<int8_t, DF> dindex;
-    const auto& index = kWidenIndex<kFirst, kStep>;
-    const auto wide = hn::TableLookupBytesOr0(q, hn::Load(dindex, index.bytes));
-    return hn::ConvertTo(df, hn::BitCast(hn::Rebind<int32_t, DF>(), wide));
+    const hn::Rebind<int32_t, DF> di;
+    return hn::ConvertTo(df, hn::BitCast(di, WidenTo<kFirst, kStep, 3>(q)));
   }
   template <class DF, class V, class Fn>
   HWY_INLINE void PutTwice(DF df, V q, Fn value) {
     if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
-      const auto both = Bf16InTurn(df, value(df, Widen<0, 2>(df, q)),
-                                   value(df, Widen<1, 2>(df, q)));
-      hn::StoreU(hn::BitCast(dcodes, both), dcodes, to_);
+      hn::StoreU(hn::BitCast(dcodes, Narrowed(q, value)), dcodes, to_);
     } else {
       StoreAs2<T>(df, value(df, Widen<0, 1>(df, q)),
                   value(df, Widen<8, 1>(df, q)), to_);
@@ -265,24 +392,15 @@ class Sink {
   }
 
   // `all`: what codes 0 to 15 stand for.
-  template <class V>
-  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale) {
-    PutFromTable(q0, q1, Narrowed(all, Scaled{scale}));
-  }
-  template <class V>
-  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, float scale,
-                               float offset) {
-    PutFromTable(q0, q1, Narrowed(all, ScaledOffset{scale, offset}));
-  }
-  // The byte shuffle looks up the low and the high bytes.
-  HWY_INLINE void PutFromTable(Codes q0, Codes q1,
-                               hn::Vec<hn::FixedTag<uint16_t, 16>> table) {
+  template <class V, class Fn>
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
+    // The byte shuffle looks up the low and the high bytes.
     alignas(16) static constexpr uint8_t kSplit[16] = {
         0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
     const hn::Repartition<uint64_t, decltype(dcodes)> du64;
-    const auto split = hn::BitCast(
-        du64,
-        hn::TableLookupBytes(hn::BitCast(dcodes, table), LoadCodes(kSplit)));
+    const auto table = hn::BitCast(dcodes, Narrowed(all, value));
+    const auto split =
+        hn::BitCast(du64, hn::TableLookupBytes(table, LoadCodes(kSplit)));
     const auto first = hn::ConcatLowerLower(du64, split, split);
     const auto second = hn::ConcatUpperUpper(du64, split, split);
     const Codes low =
@@ -298,10 +416,63 @@ class Sink {
     hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 32);
     to_ += 64;
   }
+#elif HWY_TARGET <= HWY_AVX3
+  template <class V, class Fn>
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
+    const hn::FixedTag<float, 16> df;
+    const hn::RebindToSigned<decltype(df)> di;
+    const auto floats =
+        value(df, hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, all))));
+    if constexpr (sizeof(T) == 4) {
+      const auto put = [&](Codes q) DEQUANT_LAMBDA {
+        const auto index = hn::IndicesFromVec(df, hn::PromoteTo(di, q));
+        hn::StoreU(hn::TableLookupLanes(floats, index), df,
+                   reinterpret_cast<float*>(to_));
+        to_ += 64;
+      };
+      put(q0);
+      put(q1);
+    } else {
+      const hn::FixedTag<uint16_t, 32> du16;
+      const auto table = hn::ResizeBitCast(du16, Narrow<T>(df, floats));
+      const auto index =
+          hn::PromoteTo(du16, hn::Combine(hn::FixedTag<uint8_t, 32>(), q1, q0));
+      hn::StoreU(hn::TableLookupLanes(table, hn::IndicesFromVec(du16, index)),
+                 du16, reinterpret_cast<uint16_t*>(to_));
+      to_ += 64;
+    }
+  }
+#elif !HWY_HAVE_SCALABLE
+  template <class V, class Fn>
+  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
+    const hn::FixedTag<int16_t, 8> di16;
+    const hn::FixedTag<float, 4> df;
+    const hn::RebindToSigned<decltype(df)> di;
+    const auto half = [&](auto q) DEQUANT_LAMBDA {
+      const auto lo = hn::ConvertTo(df, hn::PromoteLowerTo(di, q));
+      const auto hi = hn::ConvertTo(df, hn::PromoteUpperTo(di, q));
+      return hn::BitCast(dcodes, Narrow2<T>(df, value(df, lo), value(df, hi)));
+    };
+    const I8x16 codes = hn::BitCast(di8, all);
+    const auto first = half(hn::PromoteLowerTo(di16, codes));
+    const auto second = half(hn::PromoteUpperTo(di16, codes));
+    // One table for the low bytes of the 16 values, one for the high bytes.
+    const Codes low = hn::ConcatEven(dcodes, second, first);
+    const Codes high = hn::ConcatOdd(dcodes, second, first);
+    const auto put = [&](Codes q) DEQUANT_LAMBDA {
+      const Codes lo = hn::TableLookupBytes(low, q);
+      const Codes hi = hn::TableLookupBytes(high, q);
+      hn::StoreU(hn::InterleaveLower(dcodes, lo, hi), dcodes, to_);
+      hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 16);
+      to_ += 32;
+    };
+    put(q0);
+    put(q1);
+  }
+#endif
 
   alignas(16) static constexpr uint8_t kAllCodes[16] = {
       0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#endif
 
   // A template on the tag: `if constexpr` on its size then drops the others.
   template <class DF, class Fn>
@@ -358,7 +529,14 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   template <class Sink>
 //   static void Do(const B& block, float scale..., Sink& sink);
 // where the scales are the fields that B::kScales lists, the first of them
-// times kUnit if it is an F16; or, for plain types, with
+// times kUnit if it is an F16; or, where a block has more to make ready, with
+//   struct Header;
+//   static void Read(const B& block, float scale..., Header& header);
+//   template <class Sink>
+//   static void Do(const B& block, const Header& header, Sink& sink);
+// and, if there are blocks that Do cannot take, with
+//   static bool Takes(const B& block);
+// or, for plain types, with
 //   template <typename T> static void All(const uint8_t* src, size_t n,
 //   uint8_t* dst);
 template <class B>
@@ -379,8 +557,8 @@ HWY_INLINE float Half(uint16_t bits) {
 template <class B>
 using Fields = std::make_index_sequence<std::size(B::kScales)>;
 
-// The scale fields of up to 8 blocks, by field: of single blocks they would
-// take about as long as the 32 values that many formats have under one.
+// Blocks are unpacked up to eight at a time: first what is small and slow, then
+// the codes. One by one, a block's codes would wait for its scales.
 constexpr size_t kBatch = 8;
 
 // One field of one block. False if it is not finite.
@@ -432,47 +610,75 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, float* HWY_RESTRICT scale) {
   return (carry & 0x8000800080008000) == 0;
 }
 
+// Field kIndex of n blocks. False if one is not finite.
 template <class B, size_t kIndex>
 HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
   constexpr ScaleField kField = B::kScales[kIndex];
+  constexpr bool kFirst = kIndex == 0;
   if constexpr (kField.kind == ScaleField::kF16) {
     if (n == kBatch)
-      return ReadF16Batch<kField, kIndex == 0, sizeof(B)>(blocks, scale);
+      return ReadF16Batch<kField, kFirst, sizeof(B)>(blocks, scale);
   }
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
-    finite &= ReadScale<kField, kIndex == 0>(blocks + i * sizeof(B), scale + i);
+    finite &= ReadScale<kField, kFirst>(blocks + i * sizeof(B), scale + i);
   }
   return finite;
 }
 
-// Up to kBatch blocks with finite scales; else false and nothing is written.
-template <class B, class Sink, size_t... kIndex>
-HWY_INLINE bool UnpackBatch(const uint8_t* blocks, size_t n, uint8_t* to,
-                            bool any, std::index_sequence<kIndex...>) {
+// N, a number or an integral_constant, blocks. False, and nothing is written,
+// if a scale is not finite or Unpack does not take a block.
+template <class B, typename T, class N, size_t... kIndex>
+HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
+                             std::index_sequence<kIndex...>) {
   float scale[sizeof...(kIndex) + 1][kBatch];
-  bool finite = true;
-  ((finite = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && finite), ...);
-  if (!finite && !any) return false;
-  for (size_t i = 0; i < n; ++i) {
-    Sink sink(to + i * (B::kElements * sizeof(typename Sink::Value)));
-    Unpack<B>::Do(*reinterpret_cast<const B*>(blocks + i * sizeof(B)),
-                  scale[kIndex][i]..., sink);
+  bool ok = true;
+  ((ok = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && ok), ...);
+  const auto block = [blocks](size_t i) DEQUANT_LAMBDA -> const B& {
+    return *reinterpret_cast<const B*>(blocks + i * sizeof(B));
+  };
+  if constexpr (requires { &Unpack<B>::Takes; }) {
+    EachOf(n, [&](size_t i)
+                  DEQUANT_LAMBDA { ok = Unpack<B>::Takes(block(i)) && ok; });
+  }
+  if (HWY_UNLIKELY(!ok)) return false;
+  const auto sink = [to](size_t i) DEQUANT_LAMBDA {
+    return Sink<T>(to + i * (B::kElements * sizeof(T)));
+  };
+  if constexpr (requires { typename Unpack<B>::Header; }) {
+    typename Unpack<B>::Header header[kBatch];
+    EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
+      Unpack<B>::Read(block(i), scale[kIndex][i]..., header[i]);
+    });
+    EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
+      auto to_i = sink(i);
+      Unpack<B>::Do(block(i), header[i], to_i);
+    });
+  } else {
+    EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
+      auto to_i = sink(i);
+      Unpack<B>::Do(block(i), scale[kIndex][i]..., to_i);
+    });
   }
   return true;
 }
 
-// Blocks with a NaN or Inf scale: through F32, where NaN is made canonical.
-template <class B>
-HWY_NOINLINE void ToFloats(const uint8_t* block, uint8_t* floats) {
-  UnpackBatch<B, Sink<float>>(block, 1, floats, true, Fields<B>());
-}
+// Blocks that are rare, such as with a NaN or Inf scale; NaN is made canonical.
 template <class B, typename T>
-HWY_NOINLINE void RunNonFinite(const uint8_t* blocks, size_t n, uint8_t* to) {
-  uint8_t floats[B::kElements * sizeof(float)];
+HWY_NOINLINE void RunReference(const uint8_t* blocks, size_t n, uint8_t* to) {
+  float values[B::kElements];
   for (size_t i = 0; i < n; ++i) {
-    ToFloats<B>(blocks + i * sizeof(B), floats);
-    ConvertBlock<T>(floats, B::kElements, to + i * (B::kElements * sizeof(T)));
+    B::Decode(*reinterpret_cast<const B*>(blocks + i * sizeof(B)), values);
+    ConvertBlock<T>(reinterpret_cast<const uint8_t*>(values), B::kElements,
+                    to + i * (B::kElements * sizeof(T)));
+  }
+}
+
+template <class B, typename T, class N>
+HWY_INLINE void RunBlocks(const uint8_t* HWY_RESTRICT src, N n,
+                          uint8_t* HWY_RESTRICT dst) {
+  if (HWY_UNLIKELY(!(UnpackBlocks<B, T>(src, n, dst, Fields<B>())))) {
+    RunReference<B, T>(src, n, dst);
   }
 }
 
@@ -484,14 +690,20 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<T>(src, blocks, dst);
   } else {
+    constexpr size_t kTo = B::kElements * sizeof(T);
+    // Of short blocks, a loop over them would be a fifth of the instructions.
+    if constexpr (B::kElements < 256) {
+      for (; blocks >= kBatch; blocks -= kBatch) {
+        RunBlocks<B, T>(src, kTimes<kBatch>, dst);
+        src += kBatch * sizeof(B);
+        dst += kBatch * kTo;
+      }
+    }
     while (blocks > 0) {
       const size_t n = HWY_MIN(blocks, kBatch);
-      if (HWY_UNLIKELY(
-              !(UnpackBatch<B, Sink<T>>(src, n, dst, false, Fields<B>())))) {
-        RunNonFinite<B, T>(src, n, dst);
-      }
+      RunBlocks<B, T>(src, n, dst);
       src += n * sizeof(B);
-      dst += n * (B::kElements * sizeof(T));
+      dst += n * kTo;
       blocks -= n;
     }
   }
