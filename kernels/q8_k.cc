@@ -41,10 +41,19 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q8_K> {
+  // A smaller scale times kUnit would lose bits.
+  HWY_INLINE static bool Takes(const Q8_K& b) {
+    const uint32_t bits = Load32(b.d) & 0x7FFFFFFF;
+    return kUnit == 1.0f || bits == 0 || bits >= 25u << 23;
+  }
+
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    // Not as codes: times kUnit such a scale can lose bits.
-    for (int i = 0; i < 256; i += 16) sink(hn::LoadU(di8, b.qs + i), d);
+    for (int i = 0; i < 256; i += 64) {
+      EachOf(kTimes<4>, [&](size_t g) DEQUANT_LAMBDA {
+        sink(LoadCodes(b.qs + i + 16 * g), d * kUnit);
+      });
+    }
   }
 };
 

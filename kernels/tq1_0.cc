@@ -87,12 +87,11 @@ struct Unpack<TQ1_0> {
   // byte * 3 mod 256: the next digit moves up.
   HWY_INLINE static Codes Next(Codes v) { return hn::Add(hn::Add(v, v), v); }
 
-  // byte * 3 / 256 in bits 6-7. The averages, which round up, make of v about
-  // v * 3 / 4; less 1, the first bytes of the digits 1 and 2 are 86 and 171, as
-  // they must be.
+  // byte * 3 / 256 in bits 6-7: about byte * 3 / 4. Less 1, the first bytes of
+  // the digits 1 and 2 are 86 and 171, as they must be.
   HWY_INLINE static Codes Digit(Codes v) {
     const Codes less1 = hn::SaturatedSub(v, hn::Set(dcodes, 1));
-    return hn::AverageRound(less1, hn::AverageRound(less1, hn::Zero(dcodes)));
+    return hn::Sub(less1, Field<2, 6>(less1));
   }
 
   HWY_INLINE static SignedCodes Minus1(Codes q) {
