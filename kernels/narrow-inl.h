@@ -231,6 +231,24 @@ HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
   const auto nan = hn::BitCast(
       df, hn::Set(hn::RebindToUnsigned<decltype(df)>(), 0x7FC00000));
   const size_t lanes = hn::Lanes(df);
+  // Four vectors have one test, since hardly any has a NaN.
+  for (; n >= 4 * lanes; n -= 4 * lanes) {
+    auto v0 = LoadAs<From>(df, from);
+    auto v1 = LoadAs<From>(df, from + lanes * sizeof(From));
+    auto v2 = LoadAs<From>(df, from + 2 * lanes * sizeof(From));
+    auto v3 = LoadAs<From>(df, from + 3 * lanes * sizeof(From));
+    const auto any = hn::Or(hn::IsEitherNaN(v0, v1), hn::IsEitherNaN(v2, v3));
+    if (HWY_UNLIKELY(!hn::AllFalse(df, any))) {
+      v0 = hn::IfThenElse(hn::IsNaN(v0), nan, v0);
+      v1 = hn::IfThenElse(hn::IsNaN(v1), nan, v1);
+      v2 = hn::IfThenElse(hn::IsNaN(v2), nan, v2);
+      v3 = hn::IfThenElse(hn::IsNaN(v3), nan, v3);
+    }
+    StoreAs2<T>(df, v0, v1, to);
+    StoreAs2<T>(df, v2, v3, to + 2 * lanes * sizeof(T));
+    from += 4 * lanes * sizeof(From);
+    to += 4 * lanes * sizeof(T);
+  }
   for (; n >= lanes; n -= lanes) {
     const auto v = LoadAs<From>(df, from);
     StoreAs<T>(df, hn::IfThenElse(hn::IsNaN(v), nan, v), to);
