@@ -170,7 +170,7 @@ struct ScaledOffset {
   }
 };
 
-#if HWY_TARGET == HWY_AVX2
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET_IS_NEON
 // Byte kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
 template <int kFirst, int kStep, int kAt>
 struct WidenIndex {
@@ -474,6 +474,17 @@ class Sink {
   alignas(16) static constexpr uint8_t kAllCodes[16] = {
       0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+#if HWY_TARGET_IS_NEON
+  // Codes kFirst to kFirst + 3. At the top of their lanes they are 2^24 times
+  // as large, which the conversion takes off.
+  template <int kFirst, class DF>
+  HWY_INLINE static hn::Vec<DF> FromTop(DF, I8x16 q) {
+    const auto top =
+        hn::BitCast(hn::RebindToSigned<DF>(), WidenTo<kFirst, 1, 3>(q));
+    return hn::Vec<DF>(vcvtq_n_f32_s32(top.raw, 24));
+  }
+#endif
+
   // A template on the tag: `if constexpr` on its size then drops the others.
   template <class DF, class Fn>
   HWY_INLINE void PutWide(DF df, I8x16 q, Fn value) {
@@ -497,11 +508,18 @@ class Sink {
       StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
                   value(df, hn::ConvertTo(df, hi)), to_);
     } else {
+#if HWY_TARGET_IS_NEON
+      StoreAs2<T>(df, value(df, FromTop<0>(df, q)),
+                  value(df, FromTop<4>(df, q)), to_);
+      StoreAs2<T>(df, value(df, FromTop<8>(df, q)),
+                  value(df, FromTop<12>(df, q)), to_ + 8 * sizeof(T));
+#else
       const hn::FixedTag<int16_t, 8> di16;
       const auto lo = hn::PromoteLowerTo(di16, q);
       const auto hi = hn::PromoteUpperTo(di16, q);
       PutHalf(df, lo, value, to_);
       PutHalf(df, hi, value, to_ + 8 * sizeof(T));
+#endif
     }
 #endif
   }

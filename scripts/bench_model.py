@@ -136,6 +136,13 @@ def forget(path):
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def is_memory(path):
+    """Whether the file's system is memory, from which nothing can be dropped."""
+    command = ["stat", "--file-system", "--format=%T", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() in ("tmpfs", "ramfs")
+
+
 def model_bench(model, folder, rounds):
     done = subprocess.run(
         [str(BIN / "model_bench"), str(model), str(folder), str(rounds)],
@@ -281,12 +288,15 @@ def write_page(name, model, bench, vocabulary, convert, peers):
             ["load by torch code, with the file open", speed(peers["load"]), ""],
             ["that / load", f"{ratio:.0f}", goal(ratio, PEER_OVER_LOAD, False)],
         ]  # fmt: skip
-    rows += [
-        ["load, input not cached", speed(median(seconds["cold_load"])), ""],
-        ["its reading alone", f"{median(seconds['cold_read']):.3f} s", ""],
-        ["convert, input not cached", speed(median(convert["cold convert"])), ""],
-        ["`cp`, its input not cached", speed(median(convert["cold cp"])), ""],
-    ]
+    cold = "All input is in memory: so is its file system.\n"
+    if not is_memory(model):
+        cold = ""
+        rows += [
+            ["load, input not cached", speed(median(seconds["cold_load"])), ""],
+            ["its reading alone", f"{median(seconds['cold_read']):.3f} s", ""],
+            ["convert, input not cached", speed(median(convert["cold convert"])), ""],
+            ["`cp`, its input not cached", speed(median(convert["cold cp"])), ""],
+        ]
     parts = [
         ["read", median(seconds["read"])],
         ["dequantize", median(seconds["dequantize"])],
@@ -304,7 +314,7 @@ def write_page(name, model, bench, vocabulary, convert, peers):
 {bench['tensors']} tensors, {bench['bytes_in'] / 1e9:.2f} GB in,
 {out / 1e9:.2f} GB out as F16, {threads} threads, {bench['target']}. Medians; GB/s of
 output; ratios are medians over rounds in which the contestants took turns.
-
+{cold}
 {table(["", "", "goal"], rows)}
 ## Where the time goes
 

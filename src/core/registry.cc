@@ -75,10 +75,17 @@ bool SameName(std::string_view a, std::string_view b) {
 std::span<const Format* const> Formats() { return AllFormats(); }
 
 const Format* FindFormat(int32_t id) {
-  const auto& all = AllFormats();
-  const auto it = std::ranges::lower_bound(
-      all, id, {}, [](const Format* f) { return f->type.id; });
-  return it != all.end() && (*it)->type.id == id ? *it : nullptr;
+  // Calls for one block are frequent: no search.
+  static const std::vector<const Format*> by_id = [] {
+    const auto ids = static_cast<size_t>(AllFormats().back()->type.id) + 1;
+    std::vector<const Format*> list(ids);
+    for (const Format* f : AllFormats()) {
+      list[static_cast<size_t>(f->type.id)] = f;
+    }
+    return list;
+  }();
+  const auto i = static_cast<size_t>(static_cast<uint32_t>(id));
+  return i < by_id.size() ? by_id[i] : nullptr;
 }
 
 std::span<const TypeInfo> Types() {

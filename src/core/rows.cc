@@ -14,13 +14,38 @@
 #include "dequant/dequant.h"
 #include "src/core/float_env.h"
 #include "src/core/registry.h"
+#include "src/core/stream_copy.h"
 #include "src/core/target.h"
 
 namespace dequant {
 namespace {
 
-// Below this many output bytes per thread, waking it costs more than it saves.
-constexpr int64_t kBytesPerThread = 256 << 10;
+// Below 256 KiB of output per thread, waking it costs more than it saves.
+constexpr int64_t ElementsPerThread(DType out) {
+  return out == DType::kF32 ? 64 << 10 : 128 << 10;
+}
+
+// An output this large does not stay in a cache, so that reading its lines
+// before they are written, as plain stores do, is for nothing.
+constexpr int64_t kStreamBytes = 64 << 20;
+// What goes from cache to memory at a time.
+constexpr size_t kStreamBuffer = 16 << 10;
+
+// Kernel `run` on blocks that are `bytes` long and give `out` bytes each.
+void RunStreamed(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
+                 uint8_t* to, size_t out) {
+  alignas(64) uint8_t buffer[kStreamBuffer];
+  const auto most = static_cast<int64_t>(kStreamBuffer / out);
+  while (blocks > 0) {
+    const auto n = static_cast<size_t>(std::min(blocks, most));
+    run(from, n, buffer);
+    StreamCopy(to, buffer, n * out);
+    from += n * bytes;
+    to += n * out;
+    blocks -= static_cast<int64_t>(n);
+  }
+  StreamFence();
+}
 
 // GNU OpenMP hangs in a process that was forked after a parallel region: it
 // waits for threads that only the parent has. Such a process gets threads of
@@ -62,7 +87,8 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
     return Status::kBadOutput;
   }
   const TypeInfo& type = format->type;
-  if (n < 0 || n % type.block_elements != 0) return Status::kPartialBlock;
+  const int64_t blocks = n / type.block_elements;
+  if (n < 0 || blocks * type.block_elements != n) return Status::kPartialBlock;
   if (threads < 0) return Status::kBadThreads;
   if (!ChooseTarget()) return Status::kBadTarget;
   if (n == 0) return Status::kOk;
@@ -71,26 +97,33 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   const RunFn run = format->kernel(out);
   const auto* from = static_cast<const uint8_t*>(src);
   auto* to = static_cast<uint8_t*>(dst);
-  const int64_t blocks = n / type.block_elements;
-  const int64_t block_out =
-      type.block_elements * static_cast<int64_t>(SizeOf(out));
-
-  const int64_t most = threads > 0 ? threads : omp_get_max_threads();
-  const int64_t parts = std::clamp<int64_t>(
-      n / (kBytesPerThread / static_cast<int64_t>(SizeOf(out))), 1,
-      std::min(most, blocks));
-  if (parts == 1) {
+  const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
+  const auto block_bytes = static_cast<size_t>(type.block_bytes);
+  const bool streamed =
+      kHasStream && n >= kStreamBytes / static_cast<int64_t>(SizeOf(out));
+  const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
-    run(from, static_cast<size_t>(blocks), to);
+    const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
+    uint8_t* const t = to + static_cast<size_t>(begin) * block_out;
+    if (streamed) {
+      RunStreamed(run, f, block_bytes, count, t, block_out);
+    } else {
+      run(f, static_cast<size_t>(count), t);
+    }
+  };
+
+  int64_t parts = 1;
+  if (n >= 2 * ElementsPerThread(out)) {
+    const int64_t most = threads > 0 ? threads : omp_get_max_threads();
+    parts = std::min({n / ElementsPerThread(out), most, blocks});
+  }
+  if (parts == 1) {
+    run_blocks(0, blocks);
     return Status::kOk;
   }
   RunParts(parts, [=](int64_t part) {
-    const DefaultFloatEnv env;
     const int64_t each = blocks / parts, extra = blocks % parts;
-    const int64_t begin = part * each + std::min(part, extra);
-    const int64_t count = each + (part < extra);
-    run(from + begin * type.block_bytes, static_cast<size_t>(count),
-        to + begin * block_out);
+    run_blocks(part * each + std::min(part, extra), each + (part < extra));
   });
   return Status::kOk;
 }
