@@ -25,9 +25,10 @@ constexpr int64_t ElementsPerThread(DType out) {
   return out == DType::kF32 ? 64 << 10 : 128 << 10;
 }
 
-// An output this large does not stay in a cache, so that reading its lines
-// before they are written, as plain stores do, is for nothing.
-constexpr int64_t kStreamBytes = 64 << 20;
+// An F32 output this large does not stay in a cache, so that reading its lines
+// before they are written, as plain stores do, is for nothing. With 16 bits,
+// there is more work for a line than that costs.
+constexpr int64_t kStreamElements = 16 << 20;
 // What goes from cache to memory at a time.
 constexpr size_t kStreamBuffer = 16 << 10;
 
@@ -100,7 +101,7 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
   const auto block_bytes = static_cast<size_t>(type.block_bytes);
   const bool streamed =
-      kHasStream && n >= kStreamBytes / static_cast<int64_t>(SizeOf(out));
+      kHasStream && out == DType::kF32 && n >= kStreamElements;
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
