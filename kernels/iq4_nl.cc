@@ -49,7 +49,7 @@ struct Unpack<IQ4_NL> {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
     const Codes qs = LoadCodes(b.qs);
-    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, d);
+    sink.template Nibbles<0, 4>(qs, qs, value, d);
   }
 };
 

@@ -85,7 +85,7 @@ struct Unpack<IQ4_XS> {
     };
     EachOf(kTimes<8>, [&](size_t j) DEQUANT_LAMBDA {
       const Codes qs = LoadCodes(b.qs + 16 * j);
-      sink.Pair(LowNibbles(qs), HighNibbles(qs), value, h.scale[j]);
+      sink.template Nibbles<0, 4>(qs, qs, value, h.scale[j]);
     });
   }
 };

@@ -71,7 +71,7 @@ struct Unpack<MXFP4> {
       return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
     };
     const Codes qs = LoadCodes(b.qs);
-    sink.Pair(LowNibbles(qs), HighNibbles(qs), value, h.scale);
+    sink.template Nibbles<0, 4>(qs, qs, value, h.scale);
   }
 };
 

@@ -25,9 +25,20 @@ namespace hn = hwy::HWY_NAMESPACE;
 // x86 before AVX2 has no instruction for F32 <-> F16.
 #define DEQUANT_NO_F16C (HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSE4)
 
+// AVX-512's instruction for BF16, which flushes subnormals.
+#undef DEQUANT_HAS_BF16
+#if HWY_TARGET <= HWY_AVX3_ZEN4 && HWY_AVX3_HAVE_F32_TO_BF16C
+#define DEQUANT_HAS_BF16 1
+#else
+#define DEQUANT_HAS_BF16 0
+#endif
+// BF16 of values that are no subnormals of F32.
+struct NormalBf16 {
+  uint16_t bits;
+};
+
 // The BF16 of each value in the upper half of its 32-bit lane; rests below.
-// Integer arithmetic: AVX-512's BF16 instruction would flush subnormals. NaN
-// must be canonical already.
+// NaN must be canonical already.
 template <class DF, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF, V v) {
   const hn::RebindToUnsigned<DF> du;
@@ -100,6 +111,11 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, DF>> Narrow(DF df, V v) {
 #else
     const hn::Rebind<hwy::float16_t, DF> dh;
     return hn::BitCast(du16, hn::DemoteTo(dh, v));
+#endif
+#if DEQUANT_HAS_BF16
+  } else if constexpr (std::is_same_v<T, NormalBf16>) {
+    const hn::Rebind<hwy::bfloat16_t, DF> dbf16;
+    return hn::BitCast(du16, hn::DemoteTo(dbf16, v));
 #endif
   } else {
     return hn::TruncateTo(du16, Bf16Bits(df, v));

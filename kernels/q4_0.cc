@@ -47,7 +47,7 @@ struct Unpack<Q4_0> {
     const auto minus8 = [](Codes q) {
       return hn::Sub(Signed(q), hn::Set(dsigned, 8));
     };
-    sink.Pair(LowNibbles(qs), HighNibbles(qs), minus8, d);
+    sink.template Nibbles<0, 4>(qs, qs, minus8, d);
   }
 };
 

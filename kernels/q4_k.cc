@@ -68,9 +68,9 @@ struct Unpack<Q4_K> {
       const size_t i = 2 * pair;
       const Codes q0 = LoadCodes(b.qs + 16 * i);
       const Codes q1 = LoadCodes(b.qs + 16 * i + 16);
-      sink.Pair(LowNibbles(q0), LowNibbles(q1), Same, h.scale[i], h.offset[i]);
-      sink.Pair(HighNibbles(q0), HighNibbles(q1), Same, h.scale[i + 1],
-                h.offset[i + 1]);
+      sink.template Nibbles<0, 0>(q0, q1, Same, h.scale[i], h.offset[i]);
+      sink.template Nibbles<4, 4>(q0, q1, Same, h.scale[i + 1],
+                                  h.offset[i + 1]);
     });
   }
 };

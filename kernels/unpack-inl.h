@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <type_traits>
 #include <utility>
 
 #include "hwy/highway.h"
@@ -219,19 +220,33 @@ class Sink {
     Put(q, Formula(scale...));
   }
 
-  // Two groups of codes below 16, which stand for what `map` makes of them,
-  // with one scale. Where that is less work, T is computed once for each of the
-  // 16 codes, and looked up.
-  template <class Map, class... F>
-  HWY_INLINE void Pair(Codes q0, Codes q1, Map map, F... scale) {
+  // Two groups of nibbles, those that start at bit kFrom0 of bytes0 and at bit
+  // kFrom1 of bytes1, which stand for what `map` makes of 0 to 15, with one
+  // scale. Where that is less work, T is computed once for each of the 16
+  // codes, and looked up.
+  template <int kFrom0, int kFrom1, class Map, class... F>
+  HWY_INLINE void Nibbles(Codes bytes0, Codes bytes1, Map map, F... scale) {
+#if HWY_TARGET <= HWY_AVX3
+    const auto table = Table(map, scale...);
+    PutLookedUp<kFrom0>(bytes0, table);
+    PutLookedUp<kFrom1>(bytes1, table);
+#else
     constexpr bool kTable =
         HWY_TARGET == HWY_AVX2 ? hwy::IsSame<T, hwy::bfloat16_t>() : kTables;
-    PutPair<kTable>(q0, q1, map, scale...);
+    PutPair<kTable>(Field<kFrom0, 4>(bytes0), Field<kFrom1, 4>(bytes1), map,
+                    scale...);
+#endif
   }
-  // The same where more than these two groups have that scale.
+  // Two groups of codes below 16 where more than these two have that scale.
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
+#if HWY_TARGET <= HWY_AVX3
+    const auto table = Table(map, scale...);
+    PutLookedUp<0>(q0, table);
+    PutLookedUp<0>(q1, table);
+#else
     PutPair<kTables>(q0, q1, map, scale...);
+#endif
   }
 
   // Whether four F32 values are looked up faster than computed. The look-up
@@ -318,21 +333,21 @@ class Sink {
     to_ += sizeof(v.raw);
   }
 #endif
-  // AVX-512 looks up whole values, the others the bytes of 16-bit values.
+#if HWY_TARGET > HWY_AVX3
+  // Looked up are the bytes of 16-bit values.
   static constexpr bool kTables =
-      HWY_TARGET <= HWY_AVX3 ||
-      (sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2);
+      sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
 
   template <bool kTable, class Map, class... F>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, F... scale) {
     if constexpr (kTable) {
-      const auto all = map(LoadCodes(kAllCodes));
-      PutFromTable(q0, q1, all, Formula(scale...));
+      PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), Formula(scale...));
     } else {
       (*this)(map(q0), scale...);
       (*this)(map(q1), scale...);
     }
   }
+#endif
 
   HWY_INLINE static Scaled Formula(float scale) { return {scale}; }
   HWY_INLINE static ScaledOffset Formula(float scale, float offset) {
@@ -417,30 +432,35 @@ class Sink {
     to_ += 64;
   }
 #elif HWY_TARGET <= HWY_AVX3
-  template <class V, class Fn>
-  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
+  // What `map` makes of 0 to 15 as T, 16 bits in half a vector.
+  template <class Map, class... F>
+  HWY_INLINE static auto Table(Map map, F... scale) {
     const hn::FixedTag<float, 16> df;
     const hn::RebindToSigned<decltype(df)> di;
-    const auto floats =
-        value(df, hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, all))));
+    const I8x16 all = hn::BitCast(di8, map(LoadCodes(kAllCodes)));
+    const auto values =
+        Formula(scale...)(df, hn::ConvertTo(df, hn::PromoteTo(di, all)));
     if constexpr (sizeof(T) == 4) {
-      const auto put = [&](Codes q) DEQUANT_LAMBDA {
-        const auto index = hn::IndicesFromVec(df, hn::PromoteTo(di, q));
-        hn::StoreU(hn::TableLookupLanes(floats, index), df,
-                   reinterpret_cast<float*>(to_));
-        to_ += 64;
-      };
-      put(q0);
-      put(q1);
+      return values;
     } else {
-      const hn::FixedTag<uint16_t, 32> du16;
-      const auto table = hn::ResizeBitCast(du16, Narrow<T>(df, floats));
-      const auto index =
-          hn::PromoteTo(du16, hn::Combine(hn::FixedTag<uint8_t, 32>(), q1, q0));
-      hn::StoreU(hn::TableLookupLanes(table, hn::IndicesFromVec(du16, index)),
-                 du16, reinterpret_cast<uint16_t*>(to_));
-      to_ += 64;
+      return Narrow<T>(df, values);
     }
+  }
+  // The look-up sees four bits of an index and needs no mask.
+  template <int kFrom, class V>
+  HWY_INLINE void PutLookedUp(Codes bytes, V table) {
+    if constexpr (sizeof(T) == 4) {
+      const hn::FixedTag<uint32_t, 16> du;
+      const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes));
+      const V v{_mm512_permutexvar_ps(index.raw, table.raw)};
+      hn::StoreU(v, hn::DFromV<V>(), reinterpret_cast<float*>(to_));
+    } else {
+      const hn::FixedTag<uint16_t, 16> du;
+      const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes));
+      const V v{_mm256_permutexvar_epi16(index.raw, table.raw)};
+      hn::StoreU(v, du, reinterpret_cast<uint16_t*>(to_));
+    }
+    to_ += 16 * sizeof(T);
   }
 #elif !HWY_HAVE_SCALABLE
   template <class V, class Fn>
@@ -644,6 +664,15 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
   return finite;
 }
 
+// What the sink takes T for. All that F16 scales make is 0 or far above the
+// subnormals of F32.
+template <class B, typename T>
+using Stored =
+    std::conditional_t<DEQUANT_HAS_BF16 && std::is_same_v<T, hwy::bfloat16_t> &&
+                           std::size(B::kScales) != 0 &&
+                           B::kScales[0].kind != ScaleField::kF32,
+                       NormalBf16, T>;
+
 // N, a number or an integral_constant, blocks. False, and nothing is written,
 // if a scale is not finite or Unpack does not take a block.
 template <class B, typename T, class N, size_t... kIndex>
@@ -661,7 +690,7 @@ HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
   }
   if (HWY_UNLIKELY(!ok)) return false;
   const auto sink = [to](size_t i) DEQUANT_LAMBDA {
-    return Sink<T>(to + i * (B::kElements * sizeof(T)));
+    return Sink<Stored<B, T>>(to + i * (B::kElements * sizeof(T)));
   };
   if constexpr (requires { typename Unpack<B>::Header; }) {
     typename Unpack<B>::Header header[kBatch];
