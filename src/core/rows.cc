@@ -8,14 +8,13 @@
 #include <algorithm>
 #include <atomic>
 #include <system_error>
-#include <thread>
-#include <vector>
 
 #include "dequant/dequant.h"
 #include "src/core/float_env.h"
 #include "src/core/registry.h"
 #include "src/core/stream_copy.h"
 #include "src/core/target.h"
+#include "src/core/threads.h"
 
 namespace dequant {
 namespace {
@@ -61,10 +60,10 @@ std::atomic<bool> is_forked = false;
 template <class Work>
 void RunParts(int64_t n, const Work& work) {
   if (is_forked) {
-    std::vector<std::jthread> threads;
+    Threads threads;
     int64_t part = 1;
     try {
-      for (; part < n; ++part) threads.emplace_back(work, part);
+      for (; part < n; ++part) threads.Start(work, part);
     } catch (const std::system_error&) {
       // Fewer threads do as well.
     }

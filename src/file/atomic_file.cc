@@ -29,6 +29,34 @@ std::string ProcPath(const Fd& fd) {
   return "/proc/self/fd/" + std::to_string(fd.get());
 }
 
+/// Reserves the room of a file, without writing. Returns 0 or errno;
+/// EOPNOTSUPP or ENOSYS where the system or the file system cannot.
+int Reserve(int fd, uint64_t size) {
+#ifdef __linux__
+  // Not posix_fallocate: where the file system cannot allocate, that writes to
+  // every block.
+  while (size > 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(size)) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+#else
+  return size > 0 ? EOPNOTSUPP : 0;
+#endif
+}
+
+/// A rename that fails with EEXIST. EINVAL, ENOSYS or ENOTSUP where the system
+/// or the file system has none.
+int RenameExclusively(const char* from, const char* to) {
+#ifdef __APPLE__
+  return ::renamex_np(from, to, RENAME_EXCL);
+#elif defined(RENAME_NOREPLACE)
+  return ::renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+#else
+  errno = ENOSYS;
+  return -1;
+#endif
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path, uint64_t size, bool overwrite)
@@ -126,15 +154,7 @@ void AtomicFile::CreateNamed() {
 }
 
 void AtomicFile::Allocate() {
-  int error = 0;
-  do {
-    // Not posix_fallocate: where the file system cannot allocate, that writes
-    // to every block.
-    error = size_ == 0 ||
-                    ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(size_)) == 0
-                ? 0
-                : errno;
-  } while (error == EINTR);
+  int error = Reserve(fd_.get(), size_);
   if (error == EOPNOTSUPP || error == ENOSYS) {
     error = ::ftruncate(fd_.get(), static_cast<off_t>(size_)) == 0 ? 0 : errno;
     struct statvfs space;
@@ -215,12 +235,11 @@ void AtomicFile::LinkUnnamed(const std::string& to) {
 }
 
 void AtomicFile::RenameWithoutReplacing() {
-  if (::renameat2(AT_FDCWD, temp_.c_str(), AT_FDCWD, path_.c_str(),
-                  RENAME_NOREPLACE) == 0) {
+  if (RenameExclusively(temp_.c_str(), path_.c_str()) == 0) {
     temp_.clear();
     return;
   }
-  if (errno == EINVAL || errno == ENOSYS) {
+  if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP) {
     if (::link(temp_.c_str(), path_.c_str()) == 0)
       return;  // ~AtomicFile unlinks
   }

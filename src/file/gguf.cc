@@ -30,6 +30,14 @@ constexpr RemovedType kRemovedTypes[] = {
     {37, "IQ4_NL_4_8"}, {38, "IQ4_NL_8_8"},
 };
 
+const timespec& WrittenAt(const struct stat& status) {
+#ifdef __APPLE__
+  return status.st_mtimespec;
+#else
+  return status.st_mtim;
+#endif
+}
+
 }  // namespace
 
 std::string TypeName(int32_t type_id) {
@@ -235,8 +243,9 @@ void GgufFile::Read(const TensorInfo& t, uint64_t begin,
   }
 }
 
-void GgufFile::WillRead(const TensorInfo& t, uint64_t begin,
-                        uint64_t bytes) const {
+void GgufFile::WillRead([[maybe_unused]] const TensorInfo& t,
+                        [[maybe_unused]] uint64_t begin,
+                        [[maybe_unused]] uint64_t bytes) const {
 #ifdef POSIX_FADV_WILLNEED
   if (!RangeFits(begin, bytes, t.bytes)) return;
   ::posix_fadvise(impl_->fd.get(), static_cast<off_t>(t.offset + begin),
@@ -267,8 +276,9 @@ void GgufFile::CheckUnchanged() const {
   }
   const struct stat& then = impl_->status;
   if (now.st_size != then.st_size || now.st_ino != then.st_ino ||
-      now.st_dev != then.st_dev || now.st_mtim.tv_sec != then.st_mtim.tv_sec ||
-      now.st_mtim.tv_nsec != then.st_mtim.tv_nsec) {
+      now.st_dev != then.st_dev ||
+      WrittenAt(now).tv_sec != WrittenAt(then).tv_sec ||
+      WrittenAt(now).tv_nsec != WrittenAt(then).tv_nsec) {
     throw Error(
         impl_->path, Error::kNoOffset, "",
         "file changed while reading; start again when nothing writes to "

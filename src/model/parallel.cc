@@ -8,8 +8,10 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <thread>
-#include <vector>
+#include <string>
+#include <system_error>
+
+#include "src/core/threads.h"
 
 namespace dequant {
 
@@ -50,16 +52,15 @@ void ParallelFor(size_t n, int threads, uint64_t total,
   if (progress && !progress(0, total)) throw Cancelled();
   bool cancelled = false;
   {
-    std::vector<std::jthread> pool;
-    pool.reserve(count);
+    Threads pool;
     while (pool.size() < count) {
       try {
-        pool.emplace_back(run);
+        pool.Start(run);
       } catch (const std::system_error&) {
         const std::lock_guard lock(mutex);
         running -= count - pool.size();
         // Fewer threads do as well; none at all is an error.
-        if (pool.empty()) throw;
+        if (pool.size() == 0) throw;
         break;
       }
     }
