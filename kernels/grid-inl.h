@@ -125,8 +125,7 @@ HWY_INLINE void WordScales(U32x4 w, float d, float* HWY_RESTRICT scales) {
 // Scale i = d * (2 * code[i] + 1).
 HWY_INLINE void OddScales(U8x16 codes, float d, float* HWY_RESTRICT scales) {
   const U8x16 odd = hn::Or(hn::Add(codes, codes), hn::Set(du8, 1));
-  Sink<float> sink(reinterpret_cast<uint8_t*>(scales));
-  sink(Signed(odd), d);
+  Scales16(Signed(odd), d, scales);
 }
 // The nibbles of the lower 8 bytes, low ones first.
 HWY_INLINE U8x16 Nibbles(U8x16 bytes) {

@@ -74,8 +74,7 @@ struct Unpack<IQ4_XS> {
         hn::Set(du32, (low >> 4 & kNibbles) | (high << 2 & 0x30303030));
     const I8x16 codes = Signed(hn::InterleaveLower(du8, hn::BitCast(du8, even),
                                                    hn::BitCast(du8, odd)));
-    Sink<float> sink(reinterpret_cast<uint8_t*>(h.scale));
-    sink(hn::Sub(codes, hn::Set(di8, 32)), d);
+    Scales16(hn::Sub(codes, hn::Set(di8, 32)), d, h.scale);
   }
 
   template <class Sink>

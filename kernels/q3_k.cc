@@ -72,15 +72,16 @@ struct Unpack<Q3_K> {
     Row<7>(b, h.scale, sink);
   }
 
-  // The 16 scales, 6 bits each.
-  HWY_INLINE static SignedCodes ScaleCodes(const uint8_t* s) {
+  // The 16 scales, 6 bits each, less 32. Not through memory: a load from
+  // several stores would wait for all stores before.
+  HWY_INLINE static I8x16 ScaleCodes(const uint8_t* s) {
     const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
     constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;
-    const uint32_t codes[4] = {
-        (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
-        (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh)};
-    const SignedCodes v = LoadCodes(reinterpret_cast<const int8_t*>(codes));
-    return hn::Sub(v, hn::Set(dsigned, 32));
+    const hn::Repartition<uint32_t, decltype(di8)> du32;
+    const auto codes = hn::Dup128VecFromValues(
+        du32, (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
+        (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh));
+    return hn::Sub(hn::BitCast(di8, codes), hn::Set(di8, 32));
   }
 
   // Elements 32 kRow to 32 kRow + 31 of the super-block.

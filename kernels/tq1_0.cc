@@ -98,16 +98,19 @@ struct Unpack<TQ1_0> {
     return hn::Sub(Signed(q), hn::Set(dsigned, 1));
   }
 
-  // Digits 0-3 of the four bytes of qh, one after the other.
+  // The four bytes of qh, then those with the next digits 1, 2 and 3 on top.
+  // Not through memory: a load from several stores would wait for all stores
+  // before.
   HWY_INLINE static Codes LoadTail(const uint8_t* qh) {
+    const hn::Repartition<uint32_t, decltype(dcodes)> du32;
+    const uint32_t w0 = Load32(qh), w1 = NextWord(w0), w2 = NextWord(w1);
+    return hn::BitCast(dcodes,
+                       hn::Dup128VecFromValues(du32, w0, w1, w2, NextWord(w2)));
+  }
+  // Four bytes times 3.
+  HWY_INLINE static uint32_t NextWord(uint32_t w) {
     constexpr uint32_t kEven = 0x00FF00FF;
-    uint32_t words[4] = {Load32(qh)};
-    for (int n = 1; n < 4; ++n) {
-      const uint32_t even = words[n - 1] & kEven;
-      const uint32_t odd = words[n - 1] >> 8 & kEven;
-      words[n] = (even * 3 & kEven) | (odd * 3 & kEven) << 8;
-    }
-    return LoadCodes(reinterpret_cast<const uint8_t*>(words));
+    return ((w & kEven) * 3 & kEven) | ((w >> 8 & kEven) * 3 & kEven) << 8;
   }
 };
 

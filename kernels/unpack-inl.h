@@ -34,7 +34,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class V>
 HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
   Sink<float> sink(reinterpret_cast<uint8_t*>(scales));
-  sink(codes, d * kUnit);
+  sink(codes, hwy::IsSame<V, I8x16>() ? d : d * kUnit);
 }
 
 // One format: a kernel file specializes it with

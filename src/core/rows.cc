@@ -99,8 +99,9 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   auto* to = static_cast<uint8_t*>(dst);
   const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
   const auto block_bytes = static_cast<size_t>(type.block_bytes);
+  const bool copied = src_type == static_cast<int32_t>(out);
   const bool streamed =
-      kHasStream && out == DType::kF32 && n >= kStreamElements;
+      kHasStream && out == DType::kF32 && !copied && n >= kStreamElements;
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
