@@ -100,7 +100,7 @@ HWY_INLINE V HighNibbles(V v) {
 }
 
 // Loops over blocks and groups must not become calls.
-#if HWY_COMPILER_MSVC
+#if HWY_COMPILER_MSVC || HWY_IS_ASAN
 #define DEQUANT_LAMBDA HWY_ATTR
 #else
 #define DEQUANT_LAMBDA HWY_ATTR __attribute__((always_inline))

@@ -213,7 +213,7 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   } else {
     constexpr size_t kTo = B::kElements * sizeof(T);
     // Of short blocks, a loop over them would be a fifth of the instructions.
-    if constexpr (B::kElements < 256) {
+    if constexpr (B::kElements < 256 && !HWY_IS_ASAN) {
       for (; blocks >= kBatch; blocks -= kBatch) {
         RunBlocks<B, T>(src, kTimes<kBatch>, dst);
         src += kBatch * sizeof(B);
