@@ -150,35 +150,34 @@ HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
   return hn::TestBit(PerRow(bytes, g), bit);
 }
 
-// Something that each of 16 rows has one of, signs or an offset, is stored as
-// groups of two rows want it. Group g has numbers 2 g and 2 g + 1.
+// What each of a block's 32 rows of 8 has, signs or an offset, as groups of two
+// rows want it. Group g has numbers 2 g and 2 g + 1.
 #if HWY_TARGET == HWY_AVX2
 // Eight codes in 32-bit lanes: that takes one instruction from a row in memory,
 // and signs then two.
 constexpr hn::FixedTag<int32_t, 8> drow;
 using Row8 = hn::Vec<decltype(drow)>;
-struct RowSigns {
-  int32_t of[16];
-};
-struct RowOffsets {
-  int32_t of[16];
+struct RowData {
+  int32_t of[32];
 };
 
-// Sign j at bit j + 1, above a bit that is never 0.
-HWY_INLINE void StoreSigns(U8x16 signs, RowSigns& to) {
+// Of rows 16 half to 16 half + 15. Sign j is at bit j + 1, above a bit that is
+// never 0.
+HWY_INLINE void StoreSigns(U8x16 signs, size_t half, RowData& to) {
   const hn::Half<decltype(du8)> dhalf;
-  const auto store = [](auto half, int32_t* at) HWY_ATTR {
-    const Row8 wide = hn::PromoteTo(drow, half);
+  const auto store = [](auto eight, int32_t* at) HWY_ATTR {
+    const Row8 wide = hn::PromoteTo(drow, eight);
     hn::StoreU(hn::Or(hn::Add(wide, wide), hn::Set(drow, 1)), drow, at);
   };
-  store(hn::LowerHalf(dhalf, signs), to.of);
-  store(hn::UpperHalf(dhalf, signs), to.of + 8);
+  store(hn::LowerHalf(dhalf, signs), to.of + 16 * half);
+  store(hn::UpperHalf(dhalf, signs), to.of + 16 * half + 8);
 }
-HWY_INLINE void StoreOffsets(I8x16 offsets, RowOffsets& to) {
+HWY_INLINE void StoreOffsets(I8x16 offsets, size_t half, RowData& to) {
   const hn::Half<decltype(di8)> dhalf;
-  hn::StoreU(hn::PromoteTo(drow, hn::LowerHalf(dhalf, offsets)), drow, to.of);
+  hn::StoreU(hn::PromoteTo(drow, hn::LowerHalf(dhalf, offsets)), drow,
+             to.of + 16 * half);
   hn::StoreU(hn::PromoteTo(drow, hn::UpperHalf(dhalf, offsets)), drow,
-             to.of + 8);
+             to.of + 16 * half + 8);
 }
 
 // 8 codes: one row of 8 or two of 4; those times 2^24.
@@ -199,7 +198,7 @@ HWY_INLINE Row8 LoadRow8(const Grid& grid, const Index* index) {
 // g. Rows of 8 have scales that are not times kUnit.
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowSigns& signs, size_t g, float scale,
+                          const RowData& signs, size_t g, float scale,
                           Sink& sink) {
   constexpr size_t kRows = 8 / sizeof(grid[0]);
   alignas(32) static constexpr uint32_t kToTop[8] = {30, 29, 28, 27,
@@ -216,7 +215,7 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
 }
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowOffsets& offsets, size_t g, float scale,
+                          const RowData& offsets, size_t g, float scale,
                           Sink& sink) {
   const auto offset0 = hn::Set(drow, offsets.of[2 * g]);
   const auto offset1 = hn::Set(drow, offsets.of[2 * g + 1]);
@@ -224,17 +223,20 @@ HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
                hn::Add(LoadRow8(grid, index + 1), offset1), scale);
 }
 #else
-struct RowSigns {
-  uint8_t of[16];
+struct RowData {
+  uint8_t of[32];
 };
-struct RowOffsets {
-  int8_t of[16];
-};
-HWY_INLINE void StoreSigns(U8x16 signs, RowSigns& to) {
-  hn::StoreU(signs, du8, to.of);
+
+// Of rows 16 half to 16 half + 15.
+HWY_INLINE void StoreSigns(U8x16 signs, size_t half, RowData& to) {
+  hn::StoreU(signs, du8, to.of + 16 * half);
 }
-HWY_INLINE void StoreOffsets(I8x16 offsets, RowOffsets& to) {
-  hn::StoreU(offsets, di8, to.of);
+HWY_INLINE void StoreOffsets(I8x16 offsets, size_t half, RowData& to) {
+  hn::StoreU(hn::BitCast(du8, offsets), du8, to.of + 16 * half);
+}
+// Of the rows of group g and its neighbours, for group g % 8.
+HWY_INLINE U8x16 LoadHalf(const RowData& rows, size_t g) {
+  return Load16Bytes(rows.of + g / 8 * 16);
 }
 
 template <class Grid, class Index>
@@ -253,22 +255,22 @@ HWY_INLINE I8x16 LoadRows(const Grid& grid, const Index* i) {
 // g.
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowSigns& signs, size_t g, float scale,
+                          const RowData& signs, size_t g, float scale,
                           Sink& sink) {
   const I8x16 q = LoadRows(grid, index);
 #if HWY_TARGET <= HWY_AVX3
   const auto minus = hn::RebindMask(di8, CodeBits(signs.of + 2 * g));
 #else
-  const auto minus = hn::RebindMask(di8, GroupBits(Load16Bytes(signs.of), g));
+  const auto minus = hn::RebindMask(di8, GroupBits(LoadHalf(signs, g), g % 8));
 #endif
   sink(hn::MaskedSubOr(q, minus, hn::Zero(di8), q), scale);
 }
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowOffsets& offsets, size_t g, float scale,
+                          const RowData& offsets, size_t g, float scale,
                           Sink& sink) {
-  const auto each = hn::BitCast(du8, hn::LoadU(di8, offsets.of));
-  sink(hn::Add(LoadRows(grid, index), Signed(PerRow(each, g))), scale);
+  const U8x16 offset = PerRow(LoadHalf(offsets, g), g % 8);
+  sink(hn::Add(LoadRows(grid, index), Signed(offset)), scale);
 }
 #endif
 // Scales for them, of rows of 8: what Read gets, mended.

@@ -57,7 +57,7 @@ template <>
 struct Unpack<IQ1_M> {
   struct Header {
     float scale[16];
-    RowOffsets delta[2];
+    RowData delta;
     uint16_t row[32];
   };
 
@@ -66,23 +66,22 @@ struct Unpack<IQ1_M> {
     OddScales(LowerFields<3>(words), d * (0.125f * kRowUnit), h.scale);
     const U8x16 qh = Load16Bytes(b.qh);
     const U8x16 low = LowNibbles(qh), high = HighNibbles(qh);
-    ReadHalf(b.qs, hn::InterleaveLower(du8, low, high), h.row, h.delta[0]);
-    ReadHalf(b.qs + 16, hn::InterleaveUpper(du8, low, high), h.row + 16,
-             h.delta[1]);
+    ReadHalf(b.qs, hn::InterleaveLower(du8, low, high), 0, h);
+    ReadHalf(b.qs + 16, hn::InterleaveUpper(du8, low, high), 1, h);
   }
 
   // 16 rows; qh is a nibble of each.
-  HWY_INLINE static void ReadHalf(const uint8_t* qs, U8x16 qh, uint16_t* row,
-                                  RowOffsets& delta) {
-    StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), row);
-    StoreOffsets(Signed(hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh))), delta);
+  HWY_INLINE static void ReadHalf(const uint8_t* qs, U8x16 qh, size_t half,
+                                  Header& h) {
+    StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), h.row + 16 * half);
+    const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
+    StoreOffsets(Signed(delta), half, h.delta);
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_M&, const Header& h, Sink& sink) {
     EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutOffset(kGridIq1, h.row + 2 * g, h.delta[g / 8], g % 8, h.scale[g],
-                sink);
+      PutOffset(kGridIq1, h.row + 2 * g, h.delta, g, h.scale[g], sink);
     });
   }
 };

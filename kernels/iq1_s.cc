@@ -54,7 +54,7 @@ template <>
 struct Unpack<IQ1_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
-    RowOffsets delta[2];
+    RowData delta;
     uint16_t row[32];
   };
 
@@ -68,17 +68,16 @@ struct Unpack<IQ1_S> {
     OddScales(Field<4, 3>(top), d * (0.125f * kRowUnit), h.scale);
     const I8x16 delta =  // 1 or -1, one per 32 elements, which are four rows
         hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1));
-    for (int half = 0; half < 2; ++half) {
+    for (size_t half = 0; half < 2; ++half) {
       const auto four_times = hn::BitCast(di8, Load16Bytes(kFourTimes[half]));
-      StoreOffsets(hn::TableLookupBytes(delta, four_times), h.delta[half]);
+      StoreOffsets(hn::TableLookupBytes(delta, four_times), half, h.delta);
     }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
     EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutOffset(kGridIq1, h.row + 2 * g, h.delta[g / 8], g % 8, h.scale[g / 2],
-                sink);
+      PutOffset(kGridIq1, h.row + 2 * g, h.delta, g, h.scale[g / 2], sink);
     });
   }
 

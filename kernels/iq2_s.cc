@@ -56,7 +56,7 @@ template <>
 struct Unpack<IQ2_S> {
   struct Header {
     float scale[16];
-    RowSigns signs[2];
+    RowData signs;
     uint16_t row[32];
   };
 
@@ -65,15 +65,14 @@ struct Unpack<IQ2_S> {
     const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
     StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), h.row);
     StoreIndices(Load16Bytes(b.qs + 16), UpperFields<2>(qh), h.row + 16);
-    StoreSigns(Load16Bytes(b.signs), h.signs[0]);
-    StoreSigns(Load16Bytes(b.signs + 16), h.signs[1]);
+    StoreSigns(Load16Bytes(b.signs), 0, h.signs);
+    StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_S&, const Header& h, Sink& sink) {
     EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutSigned(kGridIq2s, h.row + 2 * g, h.signs[g / 8], g % 8, h.scale[g],
-                sink);
+      PutSigned(kGridIq2s, h.row + 2 * g, h.signs, g, h.scale[g], sink);
     });
   }
 };

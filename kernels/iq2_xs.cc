@@ -53,20 +53,20 @@ template <>
 struct Unpack<IQ2_XS> {
   struct Header {
     float scale[16];
-    RowSigns signs[2];
+    RowData signs;
     uint16_t row[32];
   };
 
   HWY_INLINE static void Read(const IQ2_XS& b, float d, Header& h) {
     OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f * kRowUnit), h.scale);
-    for (int half = 0; half < 2; ++half) {
+    for (size_t half = 0; half < 2; ++half) {
       const U16x8 w0 = Load8Words(b.qs + 32 * half);
       const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);
       const hn::RebindToSigned<decltype(du16)> di16;
       const U8x16 signs =
           hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
                                hn::BitCast(di16, hn::ShiftRight<9>(w1)));
-      StoreSigns(EvenSigns(signs), h.signs[half]);
+      StoreSigns(EvenSigns(signs), half, h.signs);
       hn::StoreU(LaneField<0, 9, 0>(w0), du16, h.row + 16 * half);
       hn::StoreU(LaneField<0, 9, 0>(w1), du16, h.row + 16 * half + 8);
     }
@@ -75,8 +75,7 @@ struct Unpack<IQ2_XS> {
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XS&, const Header& h, Sink& sink) {
     EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutSigned(kGridIq2xs, h.row + 2 * g, h.signs[g / 8], g % 8, h.scale[g],
-                sink);
+      PutSigned(kGridIq2xs, h.row + 2 * g, h.signs, g, h.scale[g], sink);
     });
   }
 };

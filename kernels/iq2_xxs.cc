@@ -53,27 +53,25 @@ template <>
 struct Unpack<IQ2_XXS> {
   struct Header {
     float scale[8];
-    RowSigns signs[2];
+    RowData signs;
   };
 
   HWY_INLINE static void Read(const IQ2_XXS& b, float d, Header& h) {
-    for (int half = 0; half < 2; ++half) {
+    for (size_t half = 0; half < 2; ++half) {
       const uint8_t* qs = b.qs + 32 * half;
       const U32x4 words =
           hn::ConcatOdd(du32, hn::BitCast(du32, Load16Bytes(qs + 16)),
                         hn::BitCast(du32, Load16Bytes(qs)));
-      StoreSigns(EvenSigns(SignFields(words)), h.signs[half]);
+      StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
     }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint8_t* row = b.qs + 8 * i;
-      const RowSigns& signs = h.signs[i / 4];
-      PutSigned(kGridIq2xxs, row, signs, i % 4 * 2, h.scale[i], sink);
-      PutSigned(kGridIq2xxs, row + 2, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      const uint8_t* row = b.qs + 8 * (g / 2) + 2 * (g % 2);
+      PutSigned(kGridIq2xxs, row, h.signs, g, h.scale[g / 2], sink);
     });
   }
 };

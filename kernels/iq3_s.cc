@@ -55,7 +55,7 @@ template <>
 struct Unpack<IQ3_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
-    RowSigns signs[2];
+    RowData signs;
     uint16_t row[64];
   };
 
@@ -67,17 +67,14 @@ struct Unpack<IQ3_S> {
       const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
       StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
     }
-    StoreSigns(Load16Bytes(b.signs), h.signs[0]);
-    StoreSigns(Load16Bytes(b.signs + 16), h.signs[1]);
+    StoreSigns(Load16Bytes(b.signs), 0, h.signs);
+    StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint16_t* row = h.row + 8 * i;
-      const RowSigns& signs = h.signs[i / 4];
-      PutSigned(kGridIq3s, row, signs, i % 4 * 2, h.scale[i], sink);
-      PutSigned(kGridIq3s, row + 4, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      PutSigned(kGridIq3s, h.row + 4 * g, h.signs, g, h.scale[g / 2], sink);
     });
   }
 };

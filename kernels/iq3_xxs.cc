@@ -53,24 +53,21 @@ template <>
 struct Unpack<IQ3_XXS> {
   struct Header {
     float scale[8];
-    RowSigns signs[2];
+    RowData signs;
   };
 
   HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
-    for (int half = 0; half < 2; ++half) {
+    for (size_t half = 0; half < 2; ++half) {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
-      StoreSigns(EvenSigns(SignFields(words)), h.signs[half]);
+      StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * 0.25f, h.scale + 4 * half);
     }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint8_t* row = b.qs + 8 * i;
-      const RowSigns& signs = h.signs[i / 4];
-      PutSigned(kGridIq3xxs, row, signs, i % 4 * 2, h.scale[i], sink);
-      PutSigned(kGridIq3xxs, row + 4, signs, i % 4 * 2 + 1, h.scale[i], sink);
+    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
+      PutSigned(kGridIq3xxs, b.qs + 4 * g, h.signs, g, h.scale[g / 2], sink);
     });
   }
 };

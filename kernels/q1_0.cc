@@ -44,21 +44,17 @@ struct Unpack<Q1_0> {
       for (int i = 0; i < 16; i += 4) {
         const auto value = [](Codes bits) {
           const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
-          return hn::Sub(Signed(hn::Add(bit, bit)), hn::Set(dsigned, 1));
+          return Minus1(hn::Add(bit, bit));
         };
         sink.template Packed<1>(Load32(b.qs + i), value, d);
       }
       return;
     }
-    const Codes two = hn::Set(dcodes, 2);
-    const auto minus1 = [](Codes q) {
-      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
-    };
-    EachOf(kTimes<4>, [&](size_t four) DEQUANT_LAMBDA {
-      const size_t i = 4 * four;
-      sink.PairOfMany(hn::IfThenElseZero(CodeBits(b.qs + i), two),
-                      hn::IfThenElseZero(CodeBits(b.qs + i + 2), two), minus1,
-                      d);
+    EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* qs = b.qs + 4 * i;
+      const Codes two = hn::Set(dcodes, 2);
+      sink.PairOfMany(hn::IfThenElseZero(CodeBits(qs), two),
+                      hn::IfThenElseZero(CodeBits(qs + 2), two), Minus1, d);
     });
   }
 };

@@ -58,10 +58,6 @@ struct Unpack<Q2_0> {
         hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
   }
 
-  HWY_INLINE static SignedCodes Minus1(Codes q) {
-    return hn::Sub(Signed(q), hn::Set(dsigned, 1));
-  }
-
   // 32 elements: those at even and odd places of each four, as bytes 0-1 and
   // 2-3.
   template <class V16, class Sink>

@@ -77,13 +77,8 @@ struct Unpack<Q2_K> {
   HWY_INLINE static void Row(Codes q0, Codes q1, const float* scale,
                              const float* offset, Sink& sink) {
     constexpr int i = 2 * kRow;
-    if constexpr (Sink::kFourValues) {
-      sink.template Fields<i>(q0, Same, scale[i], offset[i]);
-      sink.template Fields<i>(q1, Same, scale[i + 1], offset[i + 1]);
-    } else {
-      sink(Field<i, 2>(q0), scale[i], offset[i]);
-      sink(Field<i, 2>(q1), scale[i + 1], offset[i + 1]);
-    }
+    sink.template TwoBits<i>(q0, Same, scale[i], offset[i]);
+    sink.template TwoBits<i>(q1, Same, scale[i + 1], offset[i + 1]);
   }
 };
 

@@ -106,8 +106,8 @@ HWY_INLINE V HighNibbles(V v) {
 #define DEQUANT_LAMBDA HWY_ATTR __attribute__((always_inline))
 #endif
 
-// f(0) to f(n - 1); without a loop if n is known. (AddressSanitizer would then
-// take an hour to compile.)
+// f(0) to f(n - 1); without a loop if n is known. (With AddressSanitizer, that
+// was not compiled after a quarter of an hour.)
 template <class F>
 HWY_INLINE void EachOf(size_t n, const F& f) {
   for (size_t i = 0; i < n; ++i) f(i);
@@ -136,8 +136,11 @@ constexpr float kUnit = 0x1p-24f;
 constexpr float kUnit = 1.0f;
 #endif
 
-// Codes that stand for themselves.
+// What codes stand for: themselves, or one less.
 HWY_INLINE Codes Same(Codes q) { return q; }
+HWY_INLINE SignedCodes Minus1(Codes q) {
+  return hn::Sub(Signed(q), hn::Set(dsigned, 1));
+}
 
 // The mask of the 16 bits at p, the lowest bit first. (LoadMaskBits may read
 // eight bytes.)
@@ -208,14 +211,12 @@ template <int kBits>
 inline constexpr Shifts<kBits> kShifts;
 
 // Writes groups as T, one after the other. Codes, which are below 128, and
-// SignedCodes have a scale times kUnit; I8x16 is for scales that are not exact
-// times that, and for codes that come in 128 bits. With an offset, scale and
-// code must have 24 bits between them.
+// SignedCodes have a scale times kUnit; I8x16 is for codes that come in 128
+// bits and has the scale itself. With an offset, scale and code must have 24
+// bits between them.
 template <typename T>
 class Sink {
  public:
-  using Value = T;
-
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V, class... F>
   HWY_INLINE void operator()(V q, F... scale) {
@@ -257,22 +258,32 @@ class Sink {
       (HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3) &&
       hwy::IsSame<T, float>();
 
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
   // The 2-bit fields that start at bit kFrom of 16 bytes, which stand for what
-  // `map` makes of them. For F32.
+  // `map` makes of them.
   template <int kFrom, class Map, class... F>
-  HWY_INLINE void Fields(Codes bytes, Map map, F... scale) {
-    const hn::CappedTag<uint32_t, 16> du;
-    const auto four = FourValues(map, scale...);
-#if HWY_TARGET == HWY_AVX2
-    PutOfFour(four,
-              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<0, 1, 0>(bytes))));
-    PutOfFour(four,
-              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<8, 1, 0>(bytes))));
-#else
-    PutOfFour(four, hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes)));
+  HWY_INLINE void TwoBits(Codes bytes, Map map, F... scale) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
+    if constexpr (kFourValues) {
+      PutTwoBits<kFrom>(bytes, FourValues(map, scale...));
+      return;
+    }
 #endif
+    (*this)(map(Field<kFrom, 2>(bytes)), scale...);
   }
+  // Two such groups where more than these two have that scale.
+  template <int kFrom, class Map, class... F>
+  HWY_INLINE void TwoBitsOfMany(Codes bytes0, Codes bytes1, Map map,
+                                F... scale) {
+    if constexpr (kFourValues) {
+      TwoBits<kFrom>(bytes0, map, scale...);
+      TwoBits<kFrom>(bytes1, map, scale...);
+    } else {
+      PairOfMany(Field<kFrom, 2>(bytes0), Field<kFrom, 2>(bytes1), map,
+                 scale...);
+    }
+  }
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
   // As many elements of kBits bits as 32 bits hold, the lowest first; `map`
   // gets two bits. For F32.
   template <int kBits, class Map, class... F>
@@ -305,25 +316,38 @@ class Sink {
   using Floats = hn::Vec<hn::CappedTag<float, 16>>;
   using Indices = hn::Vec<hn::CappedTag<uint32_t, 16>>;
 
+  // The first codes of a vector.
+  template <class V>
+  HWY_INLINE static Floats FloatsOf(V q) {
+    const hn::CappedTag<float, 16> df;
+#if HWY_TARGET == HWY_AVX2
+    return Widen<0, 1>(df, q);
+#else
+    const hn::RebindToSigned<decltype(df)> di;
+    return hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, q)));
+#endif
+  }
   // The values of 0 to 3, in every four lanes.
   template <class Map, class... F>
   HWY_INLINE static Floats FourValues(Map map, F... scale) {
-    return Formula(scale...)(hn::CappedTag<float, 16>(), FourCodes(map));
-  }
-  template <class Map>
-  HWY_INLINE static Floats FourCodes(Map map) {
-    const hn::CappedTag<float, 16> df;
     alignas(16) static constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
                                                       0, 1, 2, 3, 0, 1, 2, 3};
-#if HWY_TARGET == HWY_AVX2
-    return Widen<0, 1>(df, map(LoadCodes(kFour)));
-#else
-    const hn::RebindToSigned<decltype(df)> di;
-    return hn::ConvertTo(
-        df, hn::PromoteTo(di, hn::BitCast(di8, map(LoadCodes(kFour)))));
-#endif
+    return Formula(scale...)(hn::CappedTag<float, 16>(),
+                             FloatsOf(map(LoadCodes(kFour))));
   }
 
+  template <int kFrom>
+  HWY_INLINE void PutTwoBits(Codes bytes, Floats four) {
+    const hn::CappedTag<uint32_t, 16> du;
+#if HWY_TARGET == HWY_AVX2
+    PutOfFour(four,
+              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<0, 1, 0>(bytes))));
+    PutOfFour(four,
+              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<8, 1, 0>(bytes))));
+#else
+    PutOfFour(four, hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes)));
+#endif
+  }
   HWY_INLINE void PutOfFour(Floats four, Indices index) {
 #if HWY_TARGET == HWY_AVX2
     const Floats v{_mm256_permutevar_ps(four.raw, index.raw)};
@@ -392,14 +416,7 @@ class Sink {
   HWY_INLINE static hn::Vec<hn::FixedTag<uint16_t, 16>> Narrowed(V q,
                                                                  Fn value) {
     const hn::FixedTag<float, 8> df;
-    if constexpr (hwy::IsSame<V, I8x16>()) {
-      const hn::RebindToSigned<decltype(df)> di;
-      const hn::Half<decltype(di8)> dhalf;
-      const auto lo = hn::PromoteTo(di, hn::LowerHalf(dhalf, q));
-      const auto hi = hn::PromoteTo(di, hn::UpperHalf(dhalf, q));
-      return Narrow2<T>(df, value(df, hn::ConvertTo(df, lo)),
-                        value(df, hn::ConvertTo(df, hi)));
-    } else if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
+    if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
       return Bf16InTurn(df, value(df, Widen<0, 2>(df, q)),
                         value(df, Widen<1, 2>(df, q)));
     } else {
@@ -438,10 +455,8 @@ class Sink {
   template <class Map, class... F>
   HWY_INLINE static auto Table(Map map, F... scale) {
     const hn::FixedTag<float, 16> df;
-    const hn::RebindToSigned<decltype(df)> di;
-    const I8x16 all = hn::BitCast(di8, map(LoadCodes(kAllCodes)));
-    const auto values =
-        Formula(scale...)(df, hn::ConvertTo(df, hn::PromoteTo(di, all)));
+    const Floats values =
+        Formula(scale...)(df, FloatsOf(map(LoadCodes(kAllCodes))));
     if constexpr (sizeof(T) == 4) {
       return values;
     } else {

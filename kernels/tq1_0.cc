@@ -57,31 +57,25 @@ template <>
 struct Unpack<TQ1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
-    Codes v0 = LoadCodes(b.qs), v1 = LoadCodes(b.qs + 16);
-    EachOf(kTimes<5>, [&](size_t) DEQUANT_LAMBDA {
-      Pair(v0, v1, d, sink);
-      v0 = Next(v0);
-      v1 = Next(v1);
-    });
-    v0 = LoadCodes(b.qs + 32);
-    EachOf(kTimes<2>, [&](size_t) DEQUANT_LAMBDA {
-      v1 = Next(v0);
-      Pair(v0, v1, d, sink);
-      v0 = Next(v1);
-    });
-    Pair(v0, LoadTail(b.qh), d, sink);
+    Digits<5>(LoadCodes(b.qs), LoadCodes(b.qs + 16), d, sink);
+    const Codes v0 = LoadCodes(b.qs + 32), v1 = Next(v0), v2 = Next(v1);
+    const Codes v3 = Next(v2), v4 = Next(v3);
+    Pair(v0, v1, d, sink);
+    Pair(v2, v3, d, sink);
+    Pair(v4, LoadTail(b.qh), d, sink);
+  }
+
+  // The kCount uppermost digits of 32 bytes.
+  template <int kCount, class Sink>
+  HWY_INLINE static void Digits(Codes v0, Codes v1, float d, Sink& sink) {
+    Pair(v0, v1, d, sink);
+    if constexpr (kCount > 1) Digits<kCount - 1>(Next(v0), Next(v1), d, sink);
   }
 
   // The uppermost digits of 32 bytes.
   template <class Sink>
   HWY_INLINE static void Pair(Codes v0, Codes v1, float d, Sink& sink) {
-    const Codes digit0 = Digit(v0), digit1 = Digit(v1);
-    if constexpr (Sink::kFourValues) {
-      sink.template Fields<6>(digit0, Minus1, d);
-      sink.template Fields<6>(digit1, Minus1, d);
-    } else {
-      sink.PairOfMany(Field<6, 2>(digit0), Field<6, 2>(digit1), Minus1, d);
-    }
+    sink.template TwoBitsOfMany<6>(Digit(v0), Digit(v1), Minus1, d);
   }
 
   // byte * 3 mod 256: the next digit moves up.
@@ -92,10 +86,6 @@ struct Unpack<TQ1_0> {
   HWY_INLINE static Codes Digit(Codes v) {
     const Codes less1 = hn::SaturatedSub(v, hn::Set(dcodes, 1));
     return hn::Sub(less1, Field<2, 6>(less1));
-  }
-
-  HWY_INLINE static SignedCodes Minus1(Codes q) {
-    return hn::Sub(Signed(q), hn::Set(dsigned, 1));
   }
 
   // The four bytes of qh, then those with the next digits 1, 2 and 3 on top.

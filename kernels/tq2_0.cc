@@ -57,16 +57,7 @@ struct Unpack<TQ2_0> {
   // Elements 32 kRow to 32 kRow + 31 of one half.
   template <int kRow, class Sink>
   HWY_INLINE static void Row(Codes q0, Codes q1, float d, Sink& sink) {
-    const auto minus1 = [](Codes q) {
-      return hn::Sub(Signed(q), hn::Set(dsigned, 1));
-    };
-    constexpr int i = 2 * kRow;
-    if constexpr (Sink::kFourValues) {
-      sink.template Fields<i>(q0, minus1, d);
-      sink.template Fields<i>(q1, minus1, d);
-    } else {
-      sink.PairOfMany(Field<i, 2>(q0), Field<i, 2>(q1), minus1, d);
-    }
+    sink.template TwoBitsOfMany<2 * kRow>(q0, q1, Minus1, d);
   }
 };
 
