@@ -27,7 +27,7 @@ inline int EvenSign(uint32_t bits, int j) {
 /// Group g of 16 elements has two rows of 8: bytes 2 g and 2 g + 1 of what is
 /// kept per row, 8 times each.
 #define DEQUANT_PER_ROW(r) r, r, r, r, r, r, r, r
-alignas(16) inline constexpr uint8_t kPerRow[8][16] = {
+alignas(32) inline constexpr uint8_t kPerRow[8][16] = {
     {DEQUANT_PER_ROW(0), DEQUANT_PER_ROW(1)},
     {DEQUANT_PER_ROW(2), DEQUANT_PER_ROW(3)},
     {DEQUANT_PER_ROW(4), DEQUANT_PER_ROW(5)},
@@ -194,12 +194,11 @@ HWY_INLINE Row8 LoadRow8(const Grid& grid, const Index* index) {
   }
 }
 
-// 16 codes: two rows of 8 or four of 4, with the signs or the offsets of group
-// g. Rows of 8 have scales that are not times kUnit.
+// Rows of 8 have scales that are not times kUnit.
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowData& signs, size_t g, float scale,
-                          Sink& sink) {
+HWY_INLINE void PutSigned16(const Grid& grid, const Index* index,
+                            const RowData& signs, size_t g, float scale,
+                            Sink& sink) {
   constexpr size_t kRows = 8 / sizeof(grid[0]);
   alignas(32) static constexpr uint32_t kToTop[8] = {30, 29, 28, 27,
                                                      26, 25, 24, 23};
@@ -214,9 +213,9 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
                put(index + kRows, signs.of[2 * g + 1]), scale);
 }
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowData& offsets, size_t g, float scale,
-                          Sink& sink) {
+HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
+                            const RowData& offsets, size_t g, float scale,
+                            Sink& sink) {
   const auto offset0 = hn::Set(drow, offsets.of[2 * g]);
   const auto offset1 = hn::Set(drow, offsets.of[2 * g + 1]);
   sink.Widened(hn::Add(LoadRow8(grid, index), offset0),
@@ -239,6 +238,48 @@ HWY_INLINE U8x16 LoadHalf(const RowData& rows, size_t g) {
   return Load16Bytes(rows.of + g / 8 * 16);
 }
 
+#if HWY_TARGET <= HWY_AVX3
+// 32 codes: four rows of 8 or eight of 4. Blends are cheaper than inserts.
+template <class Grid, class Index>
+HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
+  const hn::Repartition<uint64_t, decltype(drow)> d64;
+  const auto four = [&](auto a, auto b, auto c, auto d) HWY_ATTR {
+    return hn::ConcatUpperLower(d64, hn::OddEven(d, c), hn::OddEven(b, a));
+  };
+  if constexpr (sizeof(grid[0]) == 8) {
+    const auto row = [&](size_t r)
+                         HWY_ATTR { return hn::Set(d64, grid[i[r]]); };
+    return Signed(hn::BitCast(drow, four(row(0), row(1), row(2), row(3))));
+  } else {
+    const auto two = [&](size_t r) HWY_ATTR {
+      const hn::Repartition<uint32_t, decltype(drow)> d32;
+      return hn::BitCast(d64, hn::OddEven(hn::Set(d32, grid[i[r + 1]]),
+                                          hn::Set(d32, grid[i[r]])));
+    };
+    return Signed(hn::BitCast(drow, four(two(0), two(2), two(4), two(6))));
+  }
+}
+
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
+                          const RowData& signs, size_t row, float scale0,
+                          float scale1, Sink& sink) {
+  const auto q = LoadRows(grid, index);
+  const hn::DFromV<decltype(q)> d;
+  const auto minus = hn::RebindMask(d, CodeBits(drow, signs.of + 4 * row));
+  sink.Halves(hn::MaskedSubOr(q, minus, hn::Zero(d), q), scale0, scale1);
+}
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
+                          const RowData& offsets, size_t row, float scale0,
+                          float scale1, Sink& sink) {
+  const hn::Repartition<uint32_t, decltype(drow)> d32;
+  const auto four =
+      hn::BitCast(drow, hn::Set(d32, Load32(offsets.of + 4 * row)));
+  const auto offset = hn::TableLookupBytes(four, hn::Load(drow, kPerRow[0]));
+  sink.Halves(hn::Add(LoadRows(grid, index), Signed(offset)), scale0, scale1);
+}
+#else
 template <class Grid, class Index>
 HWY_INLINE I8x16 LoadRows(const Grid& grid, const Index* i) {
   if constexpr (sizeof(grid[0]) == 8) {
@@ -251,26 +292,41 @@ HWY_INLINE I8x16 LoadRows(const Grid& grid, const Index* i) {
   }
 }
 
-// 16 codes: two rows of 8 or four of 4, with the signs or the offsets of group
-// g.
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowData& signs, size_t g, float scale,
-                          Sink& sink) {
+HWY_INLINE void PutSigned16(const Grid& grid, const Index* index,
+                            const RowData& signs, size_t g, float scale,
+                            Sink& sink) {
   const I8x16 q = LoadRows(grid, index);
-#if HWY_TARGET <= HWY_AVX3
-  const auto minus = hn::RebindMask(di8, CodeBits(signs.of + 2 * g));
-#else
   const auto minus = hn::RebindMask(di8, GroupBits(LoadHalf(signs, g), g % 8));
-#endif
   sink(hn::MaskedSubOr(q, minus, hn::Zero(di8), q), scale);
 }
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowData& offsets, size_t g, float scale,
-                          Sink& sink) {
+HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
+                            const RowData& offsets, size_t g, float scale,
+                            Sink& sink) {
   const U8x16 offset = PerRow(LoadHalf(offsets, g), g % 8);
   sink(hn::Add(LoadRows(grid, index), Signed(offset)), scale);
+}
+#endif  // AVX-512
+#endif
+
+#if HWY_TARGET > HWY_AVX3
+// 32 codes: four rows of 8 or eight of 4, with the signs or the offsets of row
+// `row` of the block, as two groups of 16.
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
+                          const RowData& signs, size_t row, float scale0,
+                          float scale1, Sink& sink) {
+  constexpr size_t kRows = 16 / sizeof(grid[0]);
+  PutSigned16(grid, index, signs, 2 * row, scale0, sink);
+  PutSigned16(grid, index + kRows, signs, 2 * row + 1, scale1, sink);
+}
+template <class Grid, class Index, class Sink>
+HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
+                          const RowData& offsets, size_t row, float scale0,
+                          float scale1, Sink& sink) {
+  PutOffset16(grid, index, offsets, 2 * row, scale0, sink);
+  PutOffset16(grid, index + 2, offsets, 2 * row + 1, scale1, sink);
 }
 #endif
 // Scales for them, of rows of 8: what Read gets, mended.

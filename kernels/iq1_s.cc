@@ -76,8 +76,9 @@ struct Unpack<IQ1_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutOffset(kGridIq1, h.row + 2 * g, h.delta, g, h.scale[g / 2], sink);
+    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
+      const float scale = h.scale[row];
+      PutOffset(kGridIq1, h.row + 4 * row, h.delta, row, scale, scale, sink);
     });
   }
 

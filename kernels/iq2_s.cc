@@ -71,8 +71,9 @@ struct Unpack<IQ2_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutSigned(kGridIq2s, h.row + 2 * g, h.signs, g, h.scale[g], sink);
+    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
+      PutSigned(kGridIq2s, h.row + 4 * row, h.signs, row, h.scale[2 * row],
+                h.scale[2 * row + 1], sink);
     });
   }
 };

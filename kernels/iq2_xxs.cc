@@ -69,9 +69,9 @@ struct Unpack<IQ2_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      const uint8_t* row = b.qs + 8 * (g / 2) + 2 * (g % 2);
-      PutSigned(kGridIq2xxs, row, h.signs, g, h.scale[g / 2], sink);
+    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
+      const float scale = h.scale[row];
+      PutSigned(kGridIq2xxs, b.qs + 8 * row, h.signs, row, scale, scale, sink);
     });
   }
 };

@@ -73,8 +73,9 @@ struct Unpack<IQ3_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutSigned(kGridIq3s, h.row + 4 * g, h.signs, g, h.scale[g / 2], sink);
+    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
+      const float scale = h.scale[row];
+      PutSigned(kGridIq3s, h.row + 8 * row, h.signs, row, scale, scale, sink);
     });
   }
 };

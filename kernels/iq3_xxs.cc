@@ -66,8 +66,9 @@ struct Unpack<IQ3_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<16>, [&](size_t g) DEQUANT_LAMBDA {
-      PutSigned(kGridIq3xxs, b.qs + 4 * g, h.signs, g, h.scale[g / 2], sink);
+    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
+      const float scale = h.scale[row];
+      PutSigned(kGridIq3xxs, b.qs + 8 * row, h.signs, row, scale, scale, sink);
     });
   }
 };

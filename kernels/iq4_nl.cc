@@ -48,8 +48,7 @@ struct Unpack<IQ4_NL> {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
-    const Codes qs = LoadCodes(b.qs);
-    sink.template Nibbles<0, 4>(qs, qs, value, d);
+    sink.NibbleRow(b.qs, value, HalfScaled{d, b.d});
   }
 };
 

@@ -83,8 +83,7 @@ struct Unpack<IQ4_XS> {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
     EachOf(kTimes<8>, [&](size_t j) DEQUANT_LAMBDA {
-      const Codes qs = LoadCodes(b.qs + 16 * j);
-      sink.template Nibbles<0, 4>(qs, qs, value, h.scale[j]);
+      sink.NibbleRow(b.qs + 16 * j, value, h.scale[j]);
     });
   }
 };

@@ -56,10 +56,8 @@ struct Unpack<MXFP4> {
     float scale;
   };
 
-  // Smaller scales times kUnit would be 0.
-  HWY_INLINE static bool Takes(const MXFP4& b) {
-    return kUnit == 1.0f || b.e >= 3;
-  }
+  // Smaller scales give subnormals; some, times kUnit, would be 0.
+  HWY_INLINE static bool Takes(const MXFP4& b) { return b.e >= 3; }
 
   HWY_INLINE static void Read(const MXFP4& b, Header& h) {
     h.scale = MXFP4::Scale(b.e) * kUnit;
@@ -70,8 +68,7 @@ struct Unpack<MXFP4> {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
     };
-    const Codes qs = LoadCodes(b.qs);
-    sink.template Nibbles<0, 4>(qs, qs, value, h.scale);
+    sink.NibbleRow(b.qs, value, h.scale);
   }
 };
 

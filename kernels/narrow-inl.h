@@ -43,8 +43,13 @@ template <class DF, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF, V v) {
   const hn::RebindToUnsigned<DF> du;
   const auto bits = hn::BitCast(du, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-  return hn::Add(hn::Add(bits, hn::Set(du, 0x7FFF)), odd);
+  const auto up = hn::Add(bits, hn::Set(du, 0x7FFF));
+#if HWY_TARGET <= HWY_AVX3
+  const auto odd = hn::TestBit(bits, hn::Set(du, 0x10000));
+  return hn::MaskedAddOr(up, odd, up, hn::Set(du, 1));
+#else
+  return hn::Add(up, hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1)));
+#endif
 }
 // The 16 bits of each value in 32-bit lanes.
 template <class DF, class V>
@@ -127,7 +132,13 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, DF>> Narrow(DF df, V v) {
 template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
   const hn::Repartition<uint16_t, DF> du16;
-#if HWY_ARCH_X86
+#if DEQUANT_HAS_BF16
+  if constexpr (std::is_same_v<T, NormalBf16>) {
+    const hn::Repartition<hwy::bfloat16_t, DF> dbf16;
+    return hn::BitCast(du16, hn::OrderedDemote2To(dbf16, lo, hi));
+  }
+#endif
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
   const hn::RebindToSigned<DF> di;  // the pack instruction takes signed lanes
 #if DEQUANT_NO_F16C
   if constexpr (std::is_same_v<T, hwy::float16_t>) {
@@ -165,6 +176,16 @@ template <typename T, class DF, class V>
 HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
   if constexpr (std::is_same_v<T, float>) {
     hn::StoreU(v, df, reinterpret_cast<float*>(to));
+#if HWY_TARGET <= HWY_AVX3 && !HWY_COMPILER_MSVC
+  } else if constexpr (std::is_same_v<T, hwy::float16_t> &&
+                       hn::MaxLanes(df) == 16) {
+    // Conversion and store in one, which needs a port less: GCC sees that only
+    // in vectors of 16 bits.
+    using Halves __attribute__((vector_size(32), aligned(1), may_alias)) =
+        int16_t;
+    *reinterpret_cast<Halves*>(to) =
+        reinterpret_cast<Halves>(Narrow<T>(df, v).raw);
+#endif
   } else {
     hn::StoreU(Narrow<T>(df, v), hn::Rebind<uint16_t, DF>(),
                reinterpret_cast<uint16_t*>(to));
@@ -180,7 +201,7 @@ HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
       sizeof(T) == 2 &&
       (HWY_TARGET_IS_NEON ||
        (HWY_ARCH_X86 &&
-        (DEQUANT_NO_F16C || std::is_same_v<T, hwy::bfloat16_t>)));
+        (DEQUANT_NO_F16C || !std::is_same_v<T, hwy::float16_t>)));
   if constexpr (kPack) {
     hn::StoreU(Narrow2<T>(df, lo, hi), hn::Repartition<uint16_t, DF>(),
                reinterpret_cast<uint16_t*>(to));

@@ -41,21 +41,21 @@ struct Unpack<Q1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
     if constexpr (Sink::kFourValues) {
+      const auto value = [](Codes bits) {
+        const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
+        return Minus1()(hn::Add(bit, bit));
+      };
       for (int i = 0; i < 16; i += 4) {
-        const auto value = [](Codes bits) {
-          const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
-          return Minus1(hn::Add(bit, bit));
-        };
-        sink.template Packed<1>(Load32(b.qs + i), value, d);
+        sink.template PackedRow<1>(b.qs + i, value, d);
       }
-      return;
+    } else {
+      EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
+        const uint8_t* qs = b.qs + 4 * i;
+        const Codes two = hn::Set(dcodes, 2);
+        sink.PairOfMany(hn::IfThenElseZero(CodeBits(qs), two),
+                        hn::IfThenElseZero(CodeBits(qs + 2), two), Minus1(), d);
+      });
     }
-    EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint8_t* qs = b.qs + 4 * i;
-      const Codes two = hn::Set(dcodes, 2);
-      sink.PairOfMany(hn::IfThenElseZero(CodeBits(qs), two),
-                      hn::IfThenElseZero(CodeBits(qs + 2), two), Minus1, d);
-    });
   }
 };
 

@@ -43,19 +43,18 @@ struct Unpack<Q2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
     if constexpr (Sink::kFourValues) {
-      for (int i = 0; i < 16; i += 4) {
-        sink.template Packed<2>(Load32(b.qs + i), Minus1, d);
-      }
-      return;
+      sink.template PackedRow<2>(b.qs, Minus1(), d);
+      sink.template PackedRow<2>(b.qs + 8, Minus1(), d);
+    } else {
+      const hn::Repartition<uint16_t, decltype(dcodes)> du16;
+      const Codes qs = LoadCodes(b.qs);
+      const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
+      const Codes q2 = Field<4, 2>(qs), q3 = Field<6, 2>(qs);
+      Put(hn::BitCast(du16, hn::InterleaveLower(dcodes, q0, q1)),
+          hn::BitCast(du16, hn::InterleaveLower(dcodes, q2, q3)), d, sink);
+      Put(hn::BitCast(du16, hn::InterleaveUpper(dcodes, q0, q1)),
+          hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
     }
-    const hn::Repartition<uint16_t, decltype(dcodes)> du16;
-    const Codes qs = LoadCodes(b.qs);
-    const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
-    const Codes q2 = Field<4, 2>(qs), q3 = Field<6, 2>(qs);
-    Put(hn::BitCast(du16, hn::InterleaveLower(dcodes, q0, q1)),
-        hn::BitCast(du16, hn::InterleaveLower(dcodes, q2, q3)), d, sink);
-    Put(hn::BitCast(du16, hn::InterleaveUpper(dcodes, q0, q1)),
-        hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
   }
 
   // 32 elements: those at even and odd places of each four, as bytes 0-1 and
@@ -65,7 +64,7 @@ struct Unpack<Q2_0> {
     const hn::Repartition<uint16_t, decltype(dcodes)> du16;
     sink.PairOfMany(
         hn::BitCast(dcodes, hn::InterleaveLower(du16, first, second)),
-        hn::BitCast(dcodes, hn::InterleaveUpper(du16, first, second)), Minus1,
+        hn::BitCast(dcodes, hn::InterleaveUpper(du16, first, second)), Minus1(),
         d);
   }
 };

@@ -63,22 +63,16 @@ struct Unpack<Q2_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_K& b, const Header& h, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
-      const Codes q0 = LoadCodes(b.qs + 32 * half);
-      const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
-      Row<0>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
-      Row<1>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
-      Row<2>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
-      Row<3>(q0, q1, h.scale + 8 * half, h.offset + 8 * half, sink);
+      const uint8_t* qs = b.qs + 32 * half;
+      const auto bytes = [&](auto tag, size_t i)
+                             DEQUANT_LAMBDA { return LoadCodes(tag, qs + i); };
+      const float* scale = h.scale + 8 * half;
+      const float* offset = h.offset + 8 * half;
+      sink.template TwoBits<0>(bytes, Same(), scale, offset);
+      sink.template TwoBits<2>(bytes, Same(), scale + 2, offset + 2);
+      sink.template TwoBits<4>(bytes, Same(), scale + 4, offset + 4);
+      sink.template TwoBits<6>(bytes, Same(), scale + 6, offset + 6);
     }
-  }
-
-  // Elements 32 kRow to 32 kRow + 31 of one half.
-  template <int kRow, class Sink>
-  HWY_INLINE static void Row(Codes q0, Codes q1, const float* scale,
-                             const float* offset, Sink& sink) {
-    constexpr int i = 2 * kRow;
-    sink.template TwoBits<i>(q0, Same, scale[i], offset[i]);
-    sink.template TwoBits<i>(q1, Same, scale[i + 1], offset[i + 1]);
   }
 };
 

@@ -88,12 +88,12 @@ struct Unpack<Q3_K> {
   template <int kRow, class Sink>
   HWY_INLINE static void Row(const Q3_K& b, const float* scale, Sink& sink) {
     const uint8_t* qs = b.qs + kRow / 4 * 32;
-    EachOf(kTimes<2>, [&](size_t i) DEQUANT_LAMBDA {
-      const Codes low = Field<kRow % 4 * 2, 2>(LoadCodes(qs + 16 * i));
-      const Codes high = Field<kRow, 1, 2>(LoadCodes(b.hmask + 16 * i));
-      const SignedCodes q = Signed(hn::Or(low, high));
-      sink(hn::Sub(q, hn::Set(dsigned, 4)), scale[2 * kRow + i]);
-    });
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      const auto low = Field<kRow % 4 * 2, 2>(LoadCodes(tag, qs + i));
+      const auto high = Field<kRow, 1, 2>(LoadCodes(tag, b.hmask + i));
+      return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 4)));
+    };
+    sink.Halves(codes, scale + 2 * kRow);
   }
 };
 

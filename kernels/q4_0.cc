@@ -43,11 +43,10 @@ template <>
 struct Unpack<Q4_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_0& b, float d, Sink& sink) {
-    const Codes qs = LoadCodes(b.qs);
     const auto minus8 = [](Codes q) {
       return hn::Sub(Signed(q), hn::Set(dsigned, 8));
     };
-    sink.template Nibbles<0, 4>(qs, qs, minus8, d);
+    sink.NibbleRow(b.qs, minus8, HalfScaled{d, b.d});
   }
 };
 

@@ -46,8 +46,7 @@ template <>
 struct Unpack<Q4_1> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_1& b, float d, float m, Sink& sink) {
-    const Codes qs = LoadCodes(b.qs);
-    sink.template Nibbles<0, 4>(qs, qs, Same, d, m);
+    sink.NibbleRow(b.qs, Same(), d, m);
   }
 };
 

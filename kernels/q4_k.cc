@@ -66,11 +66,9 @@ struct Unpack<Q4_K> {
   HWY_INLINE static void Do(const Q4_K& b, const Header& h, Sink& sink) {
     EachOf(kTimes<4>, [&](size_t pair) DEQUANT_LAMBDA {
       const size_t i = 2 * pair;
-      const Codes q0 = LoadCodes(b.qs + 16 * i);
-      const Codes q1 = LoadCodes(b.qs + 16 * i + 16);
-      sink.template Nibbles<0, 0>(q0, q1, Same, h.scale[i], h.offset[i]);
-      sink.template Nibbles<4, 4>(q0, q1, Same, h.scale[i + 1],
-                                  h.offset[i + 1]);
+      const uint8_t* qs = b.qs + 16 * i;
+      sink.template Nibbles<0>(qs, Same(), h.scale[i], h.offset[i]);
+      sink.template Nibbles<4>(qs, Same(), h.scale[i + 1], h.offset[i + 1]);
     });
   }
 };

@@ -48,13 +48,13 @@ template <>
 struct Unpack<Q5_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_0& b, float d, Sink& sink) {
-    const Codes qs = LoadCodes(b.qs);
-    // nibble - 16, which is setting the upper four bits, where bit 4 is clear
-    const Codes minus16 = hn::Set(dcodes, 0xF0);
-    const Codes lo = hn::IfThenZeroElse(CodeBits(b.qh), minus16);
-    const Codes hi = hn::IfThenZeroElse(CodeBits(b.qh + 2), minus16);
-    sink(Signed(hn::Or(LowNibbles(qs), lo)), d);
-    sink(Signed(hn::Or(HighNibbles(qs), hi)), d);
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      // nibble - 16, which is setting the upper four bits, where bit 4 is clear
+      const auto minus16 =
+          hn::IfThenZeroElse(CodeBits(tag, b.qh + i / 8), hn::Set(tag, 0xF0));
+      return Signed(hn::Or(NibblesOfRow(tag, b.qs, i), minus16));
+    };
+    sink.Row(codes, HalfScaled{d, b.d});
   }
 };
 

@@ -51,12 +51,12 @@ template <>
 struct Unpack<Q5_1> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_1& b, float d, float m, Sink& sink) {
-    const Codes qs = LoadCodes(b.qs);
-    const Codes plus16 = hn::Set(dcodes, 16);
-    const Codes lo = hn::IfThenElseZero(CodeBits(b.qh), plus16);
-    const Codes hi = hn::IfThenElseZero(CodeBits(b.qh + 2), plus16);
-    sink(hn::Or(LowNibbles(qs), lo), d, m);
-    sink(hn::Or(HighNibbles(qs), hi), d, m);
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      const auto plus16 =
+          hn::IfThenElseZero(CodeBits(tag, b.qh + i / 8), hn::Set(tag, 16));
+      return hn::Or(NibblesOfRow(tag, b.qs, i), plus16);
+    };
+    sink.Row(codes, d, m);
   }
 };
 

@@ -78,15 +78,17 @@ struct Unpack<Q5_K> {
   HWY_INLINE static void Pair(const Q5_K& b, const float* scale,
                               const float* offset, Sink& sink) {
     constexpr int r = 2 * kPair;
-    const Codes q0 = LoadCodes(b.qs + 32 * kPair);
-    const Codes q1 = LoadCodes(b.qs + 32 * kPair + 16);
-    const Codes h0 = LoadCodes(b.qh), h1 = LoadCodes(b.qh + 16);
-    sink(hn::Or(LowNibbles(q0), Field<r, 1, 4>(h0)), scale[r], offset[r]);
-    sink(hn::Or(LowNibbles(q1), Field<r, 1, 4>(h1)), scale[r], offset[r]);
-    sink(hn::Or(HighNibbles(q0), Field<r + 1, 1, 4>(h0)), scale[r + 1],
-         offset[r + 1]);
-    sink(hn::Or(HighNibbles(q1), Field<r + 1, 1, 4>(h1)), scale[r + 1],
-         offset[r + 1]);
+    const uint8_t* qs = b.qs + 32 * kPair;
+    const auto low = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      return hn::Or(LowNibbles(LoadCodes(tag, qs + i)),
+                    Field<r, 1, 4>(LoadCodes(tag, b.qh + i)));
+    };
+    const auto high = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      return hn::Or(HighNibbles(LoadCodes(tag, qs + i)),
+                    Field<r + 1, 1, 4>(LoadCodes(tag, b.qh + i)));
+    };
+    sink.Row(low, scale[r], offset[r]);
+    sink.Row(high, scale[r + 1], offset[r + 1]);
   }
 };
 

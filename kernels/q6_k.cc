@@ -63,23 +63,25 @@ struct Unpack<Q6_K> {
     for (int half = 0; half < 2; ++half) {
       const uint8_t* ql = b.ql + 64 * half;
       const float* s = h.scale + 8 * half;
-      const Codes l0 = LoadCodes(ql), l1 = LoadCodes(ql + 16);
-      const Codes l2 = LoadCodes(ql + 32), l3 = LoadCodes(ql + 48);
-      const Codes h0 = LoadCodes(b.qh + 32 * half);
-      const Codes h1 = LoadCodes(b.qh + 32 * half + 16);
-      sink(Code(LowNibbles(l0), Field<0, 2, 4>(h0)), s[0]);
-      sink(Code(LowNibbles(l1), Field<0, 2, 4>(h1)), s[1]);
-      sink(Code(LowNibbles(l2), Field<2, 2, 4>(h0)), s[2]);
-      sink(Code(LowNibbles(l3), Field<2, 2, 4>(h1)), s[3]);
-      sink(Code(HighNibbles(l0), Field<4, 2, 4>(h0)), s[4]);
-      sink(Code(HighNibbles(l1), Field<4, 2, 4>(h1)), s[5]);
-      sink(Code(HighNibbles(l2), Field<6, 2, 4>(h0)), s[6]);
-      sink(Code(HighNibbles(l3), Field<6, 2, 4>(h1)), s[7]);
+      const uint8_t* qh = b.qh + 32 * half;
+      Row<0, 0>(ql, qh, s, sink);
+      Row<0, 2>(ql + 32, qh, s + 2, sink);
+      Row<4, 4>(ql, qh, s + 4, sink);
+      Row<4, 6>(ql + 32, qh, s + 6, sink);
     }
   }
 
-  HWY_INLINE static SignedCodes Code(Codes low, Codes high) {
-    return hn::Sub(Signed(hn::Or(low, high)), hn::Set(dsigned, 32));
+  // 32 elements: four bits from bit kLow of ql, two above them from bit kHigh
+  // of qh.
+  template <int kLow, int kHigh, class Sink>
+  HWY_INLINE static void Row(const uint8_t* ql, const uint8_t* qh,
+                             const float* scale, Sink& sink) {
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      const auto low = Field<kLow, 4>(LoadCodes(tag, ql + i));
+      const auto high = Field<kHigh, 2, 4>(LoadCodes(tag, qh + i));
+      return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 32)));
+    };
+    sink.Halves(codes, scale);
   }
 };
 

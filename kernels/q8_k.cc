@@ -41,17 +41,20 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q8_K> {
-  // A smaller scale times kUnit would lose bits.
+  // Smaller scales, some times kUnit, would lose bits.
   HWY_INLINE static bool Takes(const Q8_K& b) {
     const uint32_t bits = Load32(b.d) & 0x7FFFFFFF;
-    return kUnit == 1.0f || bits == 0 || bits >= 25u << 23;
+    return bits == 0 || bits >= 25u << 23;
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
     for (int i = 0; i < 256; i += 64) {
-      EachOf(kTimes<4>, [&](size_t g) DEQUANT_LAMBDA {
-        sink(LoadCodes(b.qs + i + 16 * g), d * kUnit);
+      EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
+        const int8_t* qs = b.qs + i + 32 * row;
+        sink.Row([&](auto tag, size_t j)
+                     DEQUANT_LAMBDA { return LoadCodes(tag, qs + j); },
+                 d * kUnit);
       });
     }
   }

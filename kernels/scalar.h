@@ -21,6 +21,11 @@ inline uint32_t Load32(const uint8_t* p) {
   std::memcpy(&v, p, sizeof(v));
   return v;
 }
+inline uint64_t Load64(const uint8_t* p) {
+  uint64_t v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
 
 constexpr bool IsFiniteF16(uint16_t h) { return (h & 0x7C00) != 0x7C00; }
 constexpr bool IsFiniteF32(uint32_t f) {

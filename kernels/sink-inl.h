@@ -57,16 +57,27 @@ constexpr hn::RebindToSigned<decltype(dcodes)> dsigned;
 using Codes = hn::Vec<decltype(dcodes)>;
 using SignedCodes = hn::Vec<decltype(dsigned)>;
 
-HWY_INLINE Codes LoadCodes(const uint8_t* p) {
+#if HWY_TARGET <= HWY_AVX3
+// A row of 32 codes: AVX-512 takes them at once.
+constexpr hn::FixedTag<uint8_t, 32> drow;
+#endif
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadCodes(D d, const uint8_t* p) {
 #if HWY_TARGET == HWY_AVX2
-  return hn::LoadDup128(dcodes, p);
+  return hn::LoadDup128(d, p);
 #else
-  return hn::LoadU(dcodes, p);
+  return hn::LoadU(d, p);
 #endif
 }
-
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LoadCodes(D d, const int8_t* p) {
+  return hn::BitCast(hn::RebindToSigned<D>(),
+                     LoadCodes(d, reinterpret_cast<const uint8_t*>(p)));
+}
+HWY_INLINE Codes LoadCodes(const uint8_t* p) { return LoadCodes(dcodes, p); }
 HWY_INLINE SignedCodes LoadCodes(const int8_t* p) {
-  return hn::BitCast(dsigned, LoadCodes(reinterpret_cast<const uint8_t*>(p)));
+  return LoadCodes(dcodes, p);
 }
 
 template <class V>
@@ -97,6 +108,22 @@ HWY_INLINE V LowNibbles(V v) {
 template <class V>
 HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
+}
+
+// Codes i on, as many as D has, of a row of 32 in 16 bytes: their low nibbles,
+// then their high ones.
+template <class D>
+HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(d) == 32) {
+    alignas(32) static constexpr uint32_t kShift[8] = {0, 0, 0, 0, 4, 4, 4, 4};
+    const hn::Repartition<uint32_t, D> du32;
+    const auto twice = hn::BitCast(du32, hn::LoadDup128(d, p));
+    return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du32, kShift))));
+  }
+#endif
+  const hn::Vec<D> bytes = LoadCodes(d, p);
+  return i == 0 ? LowNibbles(bytes) : HighNibbles(bytes);
 }
 
 // Loops over blocks and groups must not become calls.
@@ -137,32 +164,57 @@ constexpr float kUnit = 1.0f;
 #endif
 
 // What codes stand for: themselves, or one less.
-HWY_INLINE Codes Same(Codes q) { return q; }
-HWY_INLINE SignedCodes Minus1(Codes q) {
-  return hn::Sub(Signed(q), hn::Set(dsigned, 1));
-}
+struct Same {
+  template <class V>
+  HWY_INLINE V operator()(V q) const {
+    return q;
+  }
+};
+struct Minus1 {
+  template <class V>
+  HWY_INLINE auto operator()(V q) const {
+    return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 1)));
+  }
+};
 
-// The mask of the 16 bits at p, the lowest bit first. (LoadMaskBits may read
-// eight bytes.)
-HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
+// The mask of as many bits at p as D has codes, the lowest bit first.
+// (LoadMaskBits may read eight bytes.)
+template <class D>
+HWY_INLINE hn::Mask<D> CodeBits(D d, const uint8_t* p) {
 #if HWY_TARGET == HWY_AVX2
   alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
                                                     1, 1, 1, 1, 1, 1, 1, 1};
   alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128,
                                                    1, 2, 4, 8, 16, 32, 64, 128};
-  const hn::Repartition<uint16_t, decltype(dcodes)> du16;
-  const Codes bits = hn::BitCast(dcodes, hn::Set(du16, Load16(p)));
+  const hn::Repartition<uint16_t, D> du16;
+  const Codes bits = hn::BitCast(d, hn::Set(du16, Load16(p)));
   return hn::TestBit(hn::TableLookupBytes(bits, LoadCodes(kByte)),
                      LoadCodes(kBit));
 #else
-  return hn::Dup128MaskFromMaskBits(dcodes, Load16(p));
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(d) == 32) return hn::Mask<D>{Load32(p)};
 #endif
+  return hn::Dup128MaskFromMaskBits(d, Load16(p));
+#endif
+}
+HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
+  return CodeBits(dcodes, p);
 }
 
 // q * scale, and q * scale + offset, whose product must be exact in F32: fused
 // or not, it then has the same bits.
 struct Scaled {
   float scale;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
+    return hn::Mul(q, hn::Set(d, scale));
+  }
+};
+// By an F16 of the file. Where there is F16 arithmetic, F16 output needs no
+// F32: the product of an integer and an F16 is rounded once in either.
+struct HalfScaled {
+  float scale;
+  const uint8_t* half;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
     return hn::Mul(q, hn::Set(d, scale));
@@ -210,6 +262,24 @@ struct Shifts {
 template <int kBits>
 inline constexpr Shifts<kBits> kShifts;
 
+#if HWY_TARGET <= HWY_AVX3
+// Where the codes of a row are, kBits bits each: the byte for both bytes of a
+// lane, and the bit in it.
+template <int kBits>
+struct PackedLanes {
+  alignas(64) uint8_t byte[64];
+  alignas(64) uint16_t shift[32];
+  constexpr PackedLanes() : byte{}, shift{} {
+    for (int i = 0; i < 32; ++i) {
+      byte[2 * i] = byte[2 * i + 1] = static_cast<uint8_t>(i * kBits / 8);
+      shift[i] = static_cast<uint16_t>(i * kBits % 8);
+    }
+  }
+};
+template <int kBits>
+inline constexpr PackedLanes<kBits> kPackedLanes;
+#endif
+
 // Writes groups as T, one after the other. Codes, which are below 128, and
 // SignedCodes have a scale times kUnit; I8x16 is for codes that come in 128
 // bits and has the scale itself. With an offset, scale and code must have 24
@@ -223,83 +293,179 @@ class Sink {
     Put(q, Formula(scale...));
   }
 
-  // Two groups of nibbles, those that start at bit kFrom0 of bytes0 and at bit
-  // kFrom1 of bytes1, which stand for what `map` makes of 0 to 15, with one
-  // scale. Where that is less work, T is computed once for each of the 16
-  // codes, and looked up.
-  template <int kFrom0, int kFrom1, class Map, class... F>
-  HWY_INLINE void Nibbles(Codes bytes0, Codes bytes1, Map map, F... scale) {
-#if HWY_TARGET <= HWY_AVX3
-    const auto table = Table(map, scale...);
-    PutLookedUp<kFrom0>(bytes0, table);
-    PutLookedUp<kFrom1>(bytes1, table);
-#else
-    constexpr bool kTable =
-        HWY_TARGET == HWY_AVX2 ? hwy::IsSame<T, hwy::bfloat16_t>() : kTables;
-    PutPair<kTable>(Field<kFrom0, 4>(bytes0), Field<kFrom1, 4>(bytes1), map,
-                    scale...);
-#endif
+  // A row of 32 elements with one scale: codes(d, i) are codes i on, as many as
+  // the tag d has.
+  template <class Fn, class... F>
+  HWY_INLINE void Row(const Fn& codes, F... scale) {
+    PutRow(codes, Formula(scale...), Formula(scale...));
   }
-  // Two groups of codes below 16 where more than these two have that scale.
+  // A row of 32 of which each half has a scale.
+  template <class Fn>
+  HWY_INLINE void Halves(const Fn& codes, const float* scale) {
+    PutRow(codes, Formula(scale[0]), Formula(scale[1]));
+  }
+
+  // A row of nibbles in 16 bytes, the low ones first, which stand for what
+  // `map` makes of 0 to 15, with one scale. Where that is less work, T is
+  // computed once for each of the 16 codes, and looked up.
   template <class Map, class... F>
-  HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
+  HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
+    const auto value = Formula(scale...);
 #if HWY_TARGET <= HWY_AVX3
-    const auto table = Table(map, scale...);
-    PutLookedUp<0>(q0, table);
-    PutLookedUp<0>(q1, table);
+    const auto table = Table(map, value);
+    if constexpr (sizeof(T) == 4) {
+      PutLookedUp<0>(LoadCodes(p), table);
+      PutLookedUp<4>(LoadCodes(p), table);
+    } else {
+      PutRowLookedUp<0>(NibblesOfRow(drow, p, 0), table, value);
+    }
 #else
-    PutPair<kTables>(q0, q1, map, scale...);
+    const Codes bytes = LoadCodes(p);
+    PutPair<kFewTables>(LowNibbles(bytes), HighNibbles(bytes), map, value);
+#endif
+  }
+  // The same of the nibbles that start at bit kFrom of 32 bytes.
+  template <int kFrom, class Map, class... F>
+  HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
+    const auto value = Formula(scale...);
+#if HWY_TARGET <= HWY_AVX3
+    const auto table = Table(map, value);
+    if constexpr (sizeof(T) == 4) {
+      PutLookedUp<kFrom>(LoadCodes(p), table);
+      PutLookedUp<kFrom>(LoadCodes(p + 16), table);
+    } else {
+      PutRowLookedUp<0>(Field<kFrom, 4>(LoadCodes(drow, p)), table, value);
+    }
+#else
+    PutPair<kFewTables>(Field<kFrom, 4>(LoadCodes(p)),
+                        Field<kFrom, 4>(LoadCodes(p + 16)), map, value);
 #endif
   }
 
-  // Whether four F32 values are looked up faster than computed. The look-up
-  // sees two bits of an index and needs no mask.
+  // Whether four values are looked up faster than computed, from bits as they
+  // are: the look-up sees two bits of an index and needs no mask.
   static constexpr bool kFourValues =
-      (HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3) &&
-      hwy::IsSame<T, float>();
+      HWY_TARGET <= HWY_AVX3 ||
+      (HWY_TARGET == HWY_AVX2 && hwy::IsSame<T, float>());
 
-  // The 2-bit fields that start at bit kFrom of 16 bytes, which stand for what
-  // `map` makes of them.
-  template <int kFrom, class Map, class... F>
-  HWY_INLINE void TwoBits(Codes bytes, Map map, F... scale) {
+  // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
+  // stand for what `map` makes of them; each half has a scale and an offset.
+  template <int kFrom, class Fn, class Map>
+  HWY_INLINE void TwoBits(const Fn& bytes, Map map, const float* scale,
+                          const float* offset) {
+    const ScaledOffset value0{scale[0], offset[0]};
+    const ScaledOffset value1{scale[1], offset[1]};
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
-    if constexpr (kFourValues) {
-      PutTwoBits<kFrom>(bytes, FourValues(map, scale...));
+    if constexpr (sizeof(T) == 4) {
+      PutTwoBits<kFrom>(bytes(dcodes, size_t{0}), FourValues(map, value0));
+      PutTwoBits<kFrom>(bytes(dcodes, size_t{16}), FourValues(map, value1));
       return;
     }
 #endif
-    (*this)(map(Field<kFrom, 2>(bytes)), scale...);
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      return map(Field<kFrom, 2>(bytes(tag, i)));
+    };
+    PutRow(codes, value0, value1);
   }
-  // Two such groups where more than these two have that scale.
-  template <int kFrom, class Map, class... F>
-  HWY_INLINE void TwoBitsOfMany(Codes bytes0, Codes bytes1, Map map,
-                                F... scale) {
-    if constexpr (kFourValues) {
-      TwoBits<kFrom>(bytes0, map, scale...);
-      TwoBits<kFrom>(bytes1, map, scale...);
+  // The same where more than these have that scale.
+  template <int kFrom, class Fn, class Map>
+  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
+#if HWY_TARGET <= HWY_AVX3
+    if constexpr (sizeof(T) == 2) {
+      TwoBitsOfMany<kFrom>(map, scale, bytes(drow, size_t{0}));
+      return;
+    }
+#endif
+    TwoBitsOfMany<kFrom>(map, scale, bytes(dcodes, size_t{0}),
+                         bytes(dcodes, size_t{16}));
+  }
+  // Of two groups of bytes.
+  template <int kFrom, class Map>
+  HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes0,
+                                Codes bytes1) {
+#if HWY_TARGET <= HWY_AVX3
+    if constexpr (sizeof(T) == 2) {
+      TwoBitsOfMany<kFrom>(map, scale, hn::Combine(drow, bytes1, bytes0));
+      return;
+    }
+#endif
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
+    if constexpr (sizeof(T) == 4) {
+      const auto four = FourValues(map, Formula(scale));
+      PutTwoBits<kFrom>(bytes0, four);
+      PutTwoBits<kFrom>(bytes1, four);
+      return;
+    }
+#endif
+#if HWY_TARGET > HWY_AVX3
+    PairOfMany(Field<kFrom, 2>(bytes0), Field<kFrom, 2>(bytes1), map, scale);
+#endif
+  }
+#if HWY_TARGET <= HWY_AVX3
+  // Of a row of bytes.
+  template <int kFrom, class Map>
+  HWY_INLINE void TwoBitsOfMany(Map map, float scale,
+                                hn::Vec<decltype(drow)> bytes) {
+    if constexpr (sizeof(T) == 4) {
+      TwoBitsOfMany<kFrom>(map, scale, hn::LowerHalf(dcodes, bytes),
+                           hn::UpperHalf(dcodes, bytes));
     } else {
-      PairOfMany(Field<kFrom, 2>(bytes0), Field<kFrom, 2>(bytes1), map,
-                 scale...);
+      const auto value = Formula(scale);
+      PutRowLookedUp<kFrom>(bytes, TableOfFour(map, value), value);
     }
   }
+#endif
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
-  // As many elements of kBits bits as 32 bits hold, the lowest first; `map`
-  // gets two bits. For F32.
+  // Rows of codes of kBits bits, the lowest first; `map` gets two bits. If
+  // kFourValues.
   template <int kBits, class Map, class... F>
-  HWY_INLINE void Packed(uint32_t bits, Map map, F... scale) {
+  HWY_INLINE void PackedRow(const uint8_t* p, Map map, F... scale) {
+    const auto value = Formula(scale...);
+#if HWY_TARGET <= HWY_AVX3
+    if constexpr (sizeof(T) == 2) {
+      // Each element's byte to its 16-bit lane, and its bits to the bottom.
+      const hn::FixedTag<uint8_t, 64> d;
+      const hn::Repartition<uint64_t, decltype(d)> du64;
+      const hn::Repartition<uint16_t, decltype(d)> du16;
+      const auto all =
+          hn::BitCast(d, hn::Set(du64, kBits == 1 ? Load32(p) : Load64(p)));
+      const auto lanes = hn::BitCast(
+          du16,
+          hn::TableLookupBytes(all, hn::Load(d, kPackedLanes<kBits>.byte)));
+      StoreLookedUp(hn::Shr(lanes, hn::Load(du16, kPackedLanes<kBits>.shift)),
+                    TableOfFour(map, value), value);
+      return;
+    }
+#endif
     const hn::CappedTag<uint32_t, 16> du;
-    const auto four = FourValues(map, scale...);
-    const auto all = hn::Set(du, bits);
+    const auto four = FourValues(map, value);
     constexpr size_t kLanes = hn::MaxLanes(du);
-    EachOf(kTimes<32 / kBits / kLanes>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint32_t* shift = kShifts<kBits>.of + i * kLanes;
-      PutOfFour(four, hn::Shr(all, hn::LoadU(du, shift)));
+    EachOf(kTimes<kBits>, [&](size_t word) DEQUANT_LAMBDA {
+      const auto all = hn::Set(du, Load32(p + 4 * word));
+      EachOf(kTimes<32 / kBits / kLanes>, [&](size_t i) DEQUANT_LAMBDA {
+        const uint32_t* shift = kShifts<kBits>.of + i * kLanes;
+        PutOfFour(four, hn::Shr(all, hn::LoadU(du, shift)));
+      });
     });
   }
 #endif
 
-#if HWY_TARGET == HWY_AVX2
+#if HWY_TARGET > HWY_AVX3
+  // Two groups of codes below 16 where more than these two have that scale.
+  template <class Map, class... F>
+  HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
+    PutPair<kTables>(q0, q1, map, Formula(scale...));
+  }
+#endif
+
+#if HWY_TARGET <= HWY_AVX3
+  // A row of 32 codes in one vector, of which each half has a scale.
+  HWY_INLINE void Halves(hn::Vec<hn::RebindToSigned<decltype(drow)>> q,
+                         float scale0, float scale1) {
+    PutWideRow(q, Formula(scale0), Formula(scale1));
+  }
+#elif HWY_TARGET == HWY_AVX2
   // A group as two vectors of integers.
   template <class V>
   HWY_INLINE void Widened(V lo, V hi, float scale) {
@@ -328,12 +494,9 @@ class Sink {
 #endif
   }
   // The values of 0 to 3, in every four lanes.
-  template <class Map, class... F>
-  HWY_INLINE static Floats FourValues(Map map, F... scale) {
-    alignas(16) static constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
-                                                      0, 1, 2, 3, 0, 1, 2, 3};
-    return Formula(scale...)(hn::CappedTag<float, 16>(),
-                             FloatsOf(map(LoadCodes(kFour))));
+  template <class Map, class Value>
+  HWY_INLINE static Floats FourValues(Map map, Value value) {
+    return value(hn::CappedTag<float, 16>(), FloatsOf(map(LoadCodes(kFour))));
   }
 
   template <int kFrom>
@@ -360,25 +523,105 @@ class Sink {
   }
 #endif
 #if HWY_TARGET > HWY_AVX3
-  // Looked up are the bytes of 16-bit values.
+  // Looked up are the bytes of 16-bit values. For two groups only, AVX2 gains
+  // with BF16.
   static constexpr bool kTables =
       sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
+  static constexpr bool kFewTables =
+      HWY_TARGET == HWY_AVX2 ? hwy::IsSame<T, hwy::bfloat16_t>() : kTables;
 
-  template <bool kTable, class Map, class... F>
-  HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, F... scale) {
-    if constexpr (kTable) {
-      PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), Formula(scale...));
+  template <bool kTable, class Map, class Value>
+  HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, Value value) {
+    if constexpr (kTable && !kByHalf<Value>) {
+      PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), value);
     } else {
-      (*this)(map(q0), scale...);
-      (*this)(map(q1), scale...);
+      Put(map(q0), value);
+      Put(map(q1), value);
     }
   }
 #endif
 
   HWY_INLINE static Scaled Formula(float scale) { return {scale}; }
+  HWY_INLINE static HalfScaled Formula(HalfScaled scale) { return scale; }
   HWY_INLINE static ScaledOffset Formula(float scale, float offset) {
     return {scale, offset};
   }
+
+  template <class Fn, class Value0, class Value1>
+  HWY_INLINE void PutRow(const Fn& codes, Value0 value0, Value1 value1) {
+#if HWY_TARGET <= HWY_AVX3
+    PutWideRow(Signed(codes(drow, size_t{0})), value0, value1);
+#else
+    // Before the first store, after which all would be loaded again.
+    const auto q0 = codes(dcodes, size_t{0});
+    const auto q1 = codes(dcodes, size_t{16});
+    Put(q0, value0);
+    Put(q1, value1);
+#endif
+  }
+
+#if HWY_HAVE_FLOAT16
+  template <class Value>
+  static constexpr bool kByHalf =
+      hwy::IsSame<T, hwy::float16_t>() && hwy::IsSame<Value, HalfScaled>();
+
+  template <class DH>
+  HWY_INLINE static hn::Vec<DH> TimesHalf(DH dh, hn::Vec<DH> v,
+                                          HalfScaled scale) {
+    const auto half = hwy::float16_t::FromBits(Load16(scale.half));
+    return hn::Mul(v, hn::Set(dh, half));
+  }
+  // Codes in lanes of 16 bits.
+  template <class V>
+  HWY_INLINE static void StoreByHalf(V q, HalfScaled scale, uint8_t* to) {
+    const hn::Rebind<hwy::float16_t, hn::DFromV<V>> dh;
+    hn::StoreU(TimesHalf(dh, hn::ConvertTo(dh, q), scale), dh,
+               reinterpret_cast<hwy::float16_t*>(to));
+  }
+#else
+  template <class Value>
+  static constexpr bool kByHalf = false;
+#endif
+
+#if HWY_TARGET <= HWY_AVX3
+  template <class V, class Value0, class Value1>
+  HWY_INLINE void PutWideRow(V q, Value0 value0, Value1 value1) {
+    if constexpr (kByHalf<Value0>) {
+      StoreByHalf(hn::PromoteTo(hn::FixedTag<int16_t, 32>(), q), value0, to_);
+    } else {
+      const hn::FixedTag<float, 16> df;
+      const hn::FixedTag<int32_t, 16> di32;
+      const hn::Half<hn::DFromV<V>> dhalf;
+      const auto lo = hn::PromoteTo(di32, hn::LowerHalf(dhalf, q));
+      const auto hi = hn::PromoteTo(di32, hn::UpperHalf(dhalf, q));
+      StoreAs2<T>(df, value0(df, hn::ConvertTo(df, lo)),
+                  value1(df, hn::ConvertTo(df, hi)), to_);
+    }
+    to_ += 32 * sizeof(T);
+  }
+#elif HWY_HAVE_FLOAT16
+  template <class V>
+  HWY_INLINE void PutByHalf(V q, HalfScaled scale) {
+#if HWY_HAVE_SCALABLE
+    const hn::CappedTag<int16_t, 16> di16;
+    const hn::Rebind<int8_t, decltype(di16)> dq;
+    int8_t bytes[16];
+    hn::StoreU(q, di8, bytes);
+    for (size_t i = 0; i < 16; i += hn::Lanes(di16)) {
+      StoreByHalf(hn::PromoteTo(di16, hn::LoadU(dq, bytes + i)), scale,
+                  to_ + 2 * i);
+    }
+#else
+    const hn::CappedTag<int16_t, 16> di16;
+    if constexpr (hn::MaxLanes(di16) == 16) {
+      StoreByHalf(hn::PromoteTo(di16, q), scale, to_);
+    } else {
+      StoreByHalf(hn::PromoteLowerTo(di16, q), scale, to_);
+      StoreByHalf(hn::PromoteUpperTo(di16, q), scale, to_ + 16);
+    }
+#endif
+  }
+#endif
 
   template <class V, class Fn>
   HWY_INLINE void Put(V q, Fn value) {
@@ -390,6 +633,13 @@ class Sink {
       PutWide(df, q, value);
     }
 #else
+#if HWY_HAVE_FLOAT16 && HWY_TARGET > HWY_AVX3
+    if constexpr (kByHalf<Fn>) {
+      PutByHalf(hn::BitCast(di8, q), value);
+      to_ += 16 * sizeof(T);
+      return;
+    }
+#endif
     PutWide(df, hn::BitCast(di8, q), value);
 #endif
     to_ += 16 * sizeof(T);
@@ -451,33 +701,62 @@ class Sink {
     to_ += 64;
   }
 #elif HWY_TARGET <= HWY_AVX3
-  // What `map` makes of 0 to 15 as T, 16 bits in half a vector.
-  template <class Map, class... F>
-  HWY_INLINE static auto Table(Map map, F... scale) {
+  using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
+
+  // 16 codes as T, in half a vector; by a half, if so, when they are stored.
+  template <class Value>
+  HWY_INLINE static hn::Vec<hn::FixedTag<uint16_t, 16>> Narrowed(Floats q,
+                                                                 Value value) {
     const hn::FixedTag<float, 16> df;
-    const Floats values =
-        Formula(scale...)(df, FloatsOf(map(LoadCodes(kAllCodes))));
-    if constexpr (sizeof(T) == 4) {
-      return values;
+    if constexpr (kByHalf<Value>) {
+      return Narrow<T>(df, q);
     } else {
-      return Narrow<T>(df, values);
+      return Narrow<T>(df, value(df, q));
     }
   }
-  // The look-up sees four bits of an index and needs no mask.
-  template <int kFrom, class V>
-  HWY_INLINE void PutLookedUp(Codes bytes, V table) {
+  // What `map` makes of 0 to 15 as T. Of 16 bits, the upper half is anything.
+  template <class Map, class Value>
+  HWY_INLINE static auto Table(Map map, Value value) {
+    const Floats q = FloatsOf(map(LoadCodes(kAllCodes)));
     if constexpr (sizeof(T) == 4) {
-      const hn::FixedTag<uint32_t, 16> du;
-      const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes));
-      const V v{_mm512_permutexvar_ps(index.raw, table.raw)};
-      hn::StoreU(v, hn::DFromV<V>(), reinterpret_cast<float*>(to_));
+      return value(hn::FixedTag<float, 16>(), q);
     } else {
-      const hn::FixedTag<uint16_t, 16> du;
-      const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes));
-      const V v{_mm256_permutexvar_epi16(index.raw, table.raw)};
-      hn::StoreU(v, du, reinterpret_cast<uint16_t*>(to_));
+      return hn::ResizeBitCast(hn::FixedTag<uint16_t, 32>(),
+                               Narrowed(q, value));
     }
-    to_ += 16 * sizeof(T);
+  }
+  // What it makes of 0 to 3, eight times.
+  template <class Map, class Value>
+  HWY_INLINE static U16x32 TableOfFour(Map map, Value value) {
+    const auto four = Narrowed(FloatsOf(map(LoadCodes(kFour))), value);
+    return hn::Combine(hn::FixedTag<uint16_t, 32>(), four, four);
+  }
+  // The look-up sees four bits of an index and needs no mask.
+  template <int kFrom>
+  HWY_INLINE void PutLookedUp(Codes bytes, Floats table) {
+    const hn::FixedTag<uint32_t, 16> du;
+    const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du, bytes));
+    const Floats v{_mm512_permutexvar_ps(index.raw, table.raw)};
+    hn::StoreU(v, hn::FixedTag<float, 16>(), reinterpret_cast<float*>(to_));
+    to_ += 64;
+  }
+  // It sees five bits.
+  template <int kFrom, class V, class Value>
+  HWY_INLINE void PutRowLookedUp(V bytes, U16x32 table, Value value) {
+    const hn::FixedTag<uint16_t, 32> du16;
+    StoreLookedUp(hn::ShiftRight<kFrom>(hn::PromoteTo(du16, bytes)), table,
+                  value);
+  }
+  template <class Value>
+  HWY_INLINE void StoreLookedUp(U16x32 index, U16x32 table, Value value) {
+    const hn::FixedTag<uint16_t, 32> du16;
+    U16x32 v{_mm512_permutexvar_epi16(index.raw, table.raw)};
+    if constexpr (kByHalf<Value>) {
+      const hn::FixedTag<hwy::float16_t, 32> dh;
+      v = hn::BitCast(du16, TimesHalf(dh, hn::BitCast(dh, v), value));
+    }
+    hn::StoreU(v, du16, reinterpret_cast<uint16_t*>(to_));
+    to_ += 64;
   }
 #elif !HWY_HAVE_SCALABLE
   template <class V, class Fn>
@@ -510,6 +789,8 @@ class Sink {
 
   alignas(16) static constexpr uint8_t kAllCodes[16] = {
       0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  alignas(16) static constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
+                                                    0, 1, 2, 3, 0, 1, 2, 3};
 
 #if HWY_TARGET_IS_NEON
   // Codes kFirst to kFirst + 3. At the top of their lanes they are 2^24 times

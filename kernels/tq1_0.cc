@@ -57,34 +57,36 @@ template <>
 struct Unpack<TQ1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
-    Digits<5>(LoadCodes(b.qs), LoadCodes(b.qs + 16), d, sink);
+#if HWY_TARGET <= HWY_AVX3
+    Digits<5>(d, sink, LoadCodes(drow, b.qs));
+#else
+    Digits<5>(d, sink, LoadCodes(b.qs), LoadCodes(b.qs + 16));
+#endif
     const Codes v0 = LoadCodes(b.qs + 32), v1 = Next(v0), v2 = Next(v1);
     const Codes v3 = Next(v2), v4 = Next(v3);
-    Pair(v0, v1, d, sink);
-    Pair(v2, v3, d, sink);
-    Pair(v4, LoadTail(b.qh), d, sink);
+    Digits<1>(d, sink, v0, v1);
+    Digits<1>(d, sink, v2, v3);
+    Digits<1>(d, sink, v4, LoadTail(b.qh));
   }
 
-  // The kCount uppermost digits of 32 bytes.
-  template <int kCount, class Sink>
-  HWY_INLINE static void Digits(Codes v0, Codes v1, float d, Sink& sink) {
-    Pair(v0, v1, d, sink);
-    if constexpr (kCount > 1) Digits<kCount - 1>(Next(v0), Next(v1), d, sink);
-  }
-
-  // The uppermost digits of 32 bytes.
-  template <class Sink>
-  HWY_INLINE static void Pair(Codes v0, Codes v1, float d, Sink& sink) {
-    sink.template TwoBitsOfMany<6>(Digit(v0), Digit(v1), Minus1, d);
+  // The kCount uppermost digits of 32 bytes, in one vector or two.
+  template <int kCount, class Sink, class... V>
+  HWY_INLINE static void Digits(float d, Sink& sink, V... v) {
+    sink.template TwoBitsOfMany<6>(Minus1(), d, Digit(v)...);
+    if constexpr (kCount > 1) Digits<kCount - 1>(d, sink, Next(v)...);
   }
 
   // byte * 3 mod 256: the next digit moves up.
-  HWY_INLINE static Codes Next(Codes v) { return hn::Add(hn::Add(v, v), v); }
+  template <class V>
+  HWY_INLINE static V Next(V v) {
+    return hn::Add(hn::Add(v, v), v);
+  }
 
   // byte * 3 / 256 in bits 6-7: about byte * 3 / 4. Less 1, the first bytes of
   // the digits 1 and 2 are 86 and 171, as they must be.
-  HWY_INLINE static Codes Digit(Codes v) {
-    const Codes less1 = hn::SaturatedSub(v, hn::Set(dcodes, 1));
+  template <class V>
+  HWY_INLINE static V Digit(V v) {
+    const V less1 = hn::SaturatedSub(v, hn::Set(hn::DFromV<V>(), 1));
     return hn::Sub(less1, Field<2, 6>(less1));
   }
 

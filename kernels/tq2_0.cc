@@ -45,19 +45,14 @@ struct Unpack<TQ2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ2_0& b, float d, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
-      const Codes q0 = LoadCodes(b.qs + 32 * half);
-      const Codes q1 = LoadCodes(b.qs + 32 * half + 16);
-      Row<0>(q0, q1, d, sink);
-      Row<1>(q0, q1, d, sink);
-      Row<2>(q0, q1, d, sink);
-      Row<3>(q0, q1, d, sink);
+      const uint8_t* qs = b.qs + 32 * half;
+      const auto bytes = [&](auto tag, size_t i)
+                             DEQUANT_LAMBDA { return LoadCodes(tag, qs + i); };
+      sink.template TwoBitsOfMany<0>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<2>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<4>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<6>(bytes, Minus1(), d);
     }
-  }
-
-  // Elements 32 kRow to 32 kRow + 31 of one half.
-  template <int kRow, class Sink>
-  HWY_INLINE static void Row(Codes q0, Codes q1, float d, Sink& sink) {
-    sink.template TwoBitsOfMany<2 * kRow>(q0, q1, Minus1, d);
   }
 };
 

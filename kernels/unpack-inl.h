@@ -46,7 +46,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// and, if there are blocks that Do cannot take, with
+// and, if there are blocks that Do cannot take, such as those that would give
+// subnormals of F32, with
 //   static bool Takes(const B& block);
 // or, for plain types, with
 //   template <typename T> static void All(const uint8_t* src, size_t n,
@@ -138,13 +139,10 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
   return finite;
 }
 
-// What the sink takes T for. All that F16 scales make is 0 or far above the
-// subnormals of F32.
-template <class B, typename T>
+// What the sink takes T for: what Do gets gives no subnormals of F32.
+template <typename T>
 using Stored =
-    std::conditional_t<DEQUANT_HAS_BF16 && std::is_same_v<T, hwy::bfloat16_t> &&
-                           std::size(B::kScales) != 0 &&
-                           B::kScales[0].kind != ScaleField::kF32,
+    std::conditional_t<DEQUANT_HAS_BF16 && std::is_same_v<T, hwy::bfloat16_t>,
                        NormalBf16, T>;
 
 // N, a number or an integral_constant, blocks. False, and nothing is written,
@@ -163,8 +161,17 @@ HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
                   DEQUANT_LAMBDA { ok = Unpack<B>::Takes(block(i)) && ok; });
   }
   if (HWY_UNLIKELY(!ok)) return false;
+#if HWY_TARGET <= HWY_AVX3 && !HWY_COMPILER_MSVC
+  // Broadcasts from memory are free, from registers they need AVX-512's busiest
+  // port. Where output is the limit, they cost more than they save.
+  constexpr bool kByHalf =
+      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t>;
+  if constexpr (sizeof...(kIndex) == 2 || (sizeof(T) == 2 && !kByHalf)) {
+    asm("" : "+m"(scale));
+  }
+#endif
   const auto sink = [to](size_t i) DEQUANT_LAMBDA {
-    return Sink<Stored<B, T>>(to + i * (B::kElements * sizeof(T)));
+    return Sink<Stored<T>>(to + i * (B::kElements * sizeof(T)));
   };
   if constexpr (requires { typename Unpack<B>::Header; }) {
     typename Unpack<B>::Header header[kBatch];
