@@ -572,9 +572,9 @@ class Sink {
     return hn::Mul(v, hn::Set(dh, half));
   }
   // Codes in lanes of 16 bits.
-  template <class V>
-  HWY_INLINE static void StoreByHalf(V q, HalfScaled scale, uint8_t* to) {
-    const hn::Rebind<hwy::float16_t, hn::DFromV<V>> dh;
+  template <class D16, class V>
+  HWY_INLINE static void StoreByHalf(D16, V q, HalfScaled scale, uint8_t* to) {
+    const hn::Rebind<hwy::float16_t, D16> dh;
     hn::StoreU(TimesHalf(dh, hn::ConvertTo(dh, q), scale), dh,
                reinterpret_cast<hwy::float16_t*>(to));
   }
@@ -587,7 +587,8 @@ class Sink {
   template <class V, class Value0, class Value1>
   HWY_INLINE void PutWideRow(V q, Value0 value0, Value1 value1) {
     if constexpr (kByHalf<Value0>) {
-      StoreByHalf(hn::PromoteTo(hn::FixedTag<int16_t, 32>(), q), value0, to_);
+      const hn::FixedTag<int16_t, 32> di16;
+      StoreByHalf(di16, hn::PromoteTo(di16, q), value0, to_);
     } else {
       const hn::FixedTag<float, 16> df;
       const hn::FixedTag<int32_t, 16> di32;
@@ -608,16 +609,16 @@ class Sink {
     int8_t bytes[16];
     hn::StoreU(q, di8, bytes);
     for (size_t i = 0; i < 16; i += hn::Lanes(di16)) {
-      StoreByHalf(hn::PromoteTo(di16, hn::LoadU(dq, bytes + i)), scale,
+      StoreByHalf(di16, hn::PromoteTo(di16, hn::LoadU(dq, bytes + i)), scale,
                   to_ + 2 * i);
     }
 #else
     const hn::CappedTag<int16_t, 16> di16;
     if constexpr (hn::MaxLanes(di16) == 16) {
-      StoreByHalf(hn::PromoteTo(di16, q), scale, to_);
+      StoreByHalf(di16, hn::PromoteTo(di16, q), scale, to_);
     } else {
-      StoreByHalf(hn::PromoteLowerTo(di16, q), scale, to_);
-      StoreByHalf(hn::PromoteUpperTo(di16, q), scale, to_ + 16);
+      StoreByHalf(di16, hn::PromoteLowerTo(di16, q), scale, to_);
+      StoreByHalf(di16, hn::PromoteUpperTo(di16, q), scale, to_ + 16);
     }
 #endif
   }

@@ -24,12 +24,11 @@ constexpr int64_t ElementsPerThread(DType out) {
   return out == DType::kF32 ? 64 << 10 : 128 << 10;
 }
 
-// An F32 output this large does not stay in a cache, so that reading its lines
-// before they are written, as plain stores do, is for nothing. With 16 bits,
-// there is more work for a line than that costs.
-constexpr int64_t kStreamElements = 16 << 20;
-// What goes from cache to memory at a time.
-constexpr size_t kStreamBuffer = 16 << 10;
+// An output this large does not stay in a cache, so that reading its lines
+// before they are written, as plain stores do, is for nothing.
+constexpr size_t kStreamBytes = 64 << 20;
+// What goes from cache to memory at a time: a batch of super-blocks in F32.
+constexpr size_t kStreamBuffer = 8 << 10;
 
 // Kernel `run` on blocks that are `bytes` long and give `out` bytes each.
 void RunStreamed(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
@@ -100,8 +99,8 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
   const auto block_bytes = static_cast<size_t>(type.block_bytes);
   const bool copied = src_type == static_cast<int32_t>(out);
-  const bool streamed =
-      kHasStream && out == DType::kF32 && !copied && n >= kStreamElements;
+  const bool streamed = kHasStream && !copied &&
+                        static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
