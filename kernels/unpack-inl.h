@@ -21,6 +21,7 @@
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
 #include "kernels/sink-inl.h"
+#include "kernels/sink_avx3-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dequant {

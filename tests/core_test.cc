@@ -172,43 +172,47 @@ TEST(Dequantize, RefusesWhatItCannotDo) {
   }
 }
 
-// The scalar conversions by the definition of the formats, not by bits.
 // A large output goes around the caches, in another order of stores.
 TEST(Dequantize, LargeOutputsHaveTheSameBits) {
-  constexpr int64_t kElements = (16 << 20) + 5 * 256;
   constexpr size_t kPiece = 1 << 20;  // no large output
   const TypeInfo& type = *FindType("Q4_K");
-  std::vector<uint8_t> src(
-      static_cast<size_t>(kElements / type.block_elements * type.block_bytes));
-  for (size_t i = 0; i < src.size(); ++i) {
-    // Bit 6 of no byte is set: no scale is NaN.
-    src[i] = static_cast<uint8_t>(i * 2654435761u >> 9) & 0xBF;
-  }
-  std::vector<uint8_t> want(kElements * 4);
-  for (size_t at = 0; at < kElements; at += kPiece) {
-    const size_t n = std::min<size_t>(kPiece, kElements - at);
-    ASSERT_EQ(Dequantize(type.id, src.data() + at / 256 * 144, DType::kF32,
-                         want.data() + 4 * at, static_cast<int64_t>(n), 1),
-              Status::kOk);
-  }
-  for (size_t offset : {0u, 2u, 17u, 62u}) {
-    for (int threads : {1, 3}) {
-      std::vector<uint8_t> got(want.size() + 128, 0xA5);
-      ASSERT_EQ(Dequantize(type.id, src.data(), DType::kF32,
-                           got.data() + 64 - offset, kElements, threads),
+  for (DType out : {DType::kF32, DType::kBF16}) {
+    const size_t size = SizeOf(out);
+    const size_t elements = (64 << 20) / size + 5 * 256;
+    std::vector<uint8_t> src(elements / 256 * 144);
+    for (size_t i = 0; i < src.size(); ++i) {
+      // Bit 6 of no byte is set: no scale is NaN.
+      src[i] = static_cast<uint8_t>(i * 2654435761u >> 9) & 0xBF;
+    }
+    std::vector<uint8_t> want(elements * size);
+    for (size_t at = 0; at < elements; at += kPiece) {
+      const size_t n = std::min(kPiece, elements - at);
+      ASSERT_EQ(Dequantize(type.id, src.data() + at / 256 * 144, out,
+                           want.data() + size * at, static_cast<int64_t>(n), 1),
                 Status::kOk);
-      EXPECT_TRUE(std::equal(want.begin(), want.end(),
-                             got.begin() + 64 - static_cast<long>(offset)))
-          << offset << " bytes off, " << threads << " threads";
-      const auto is_free = [](uint8_t b) { return b == 0xA5; };
-      EXPECT_TRUE(std::all_of(
-          got.begin(), got.begin() + 64 - static_cast<long>(offset), is_free));
-      EXPECT_TRUE(std::all_of(got.end() - 64 - static_cast<long>(offset),
-                              got.end(), is_free));
+    }
+    for (size_t offset : {0u, 2u, 17u, 62u}) {
+      for (int threads : {1, 3}) {
+        std::vector<uint8_t> got(want.size() + 128, 0xA5);
+        ASSERT_EQ(Dequantize(type.id, src.data(), out, got.data() + 64 - offset,
+                             static_cast<int64_t>(elements), threads),
+                  Status::kOk);
+        EXPECT_TRUE(std::equal(want.begin(), want.end(),
+                               got.begin() + 64 - static_cast<long>(offset)))
+            << Name(out) << ", " << offset << " bytes off, " << threads
+            << " threads";
+        const auto is_free = [](uint8_t b) { return b == 0xA5; };
+        EXPECT_TRUE(std::all_of(got.begin(),
+                                got.begin() + 64 - static_cast<long>(offset),
+                                is_free));
+        EXPECT_TRUE(std::all_of(got.end() - 64 - static_cast<long>(offset),
+                                got.end(), is_free));
+      }
     }
   }
 }
 
+// The scalar conversions by the definition of the formats, not by bits.
 TEST(Scalar, HalfToFloatByDefinition) {
   for (uint32_t h = 0; h < 65536; ++h) {
     const int exponent = h >> 10 & 31, mantissa = h & 1023;

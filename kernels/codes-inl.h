@@ -1,0 +1,294 @@
+// blocks -> values, once per target: codes, on their way to the sink.
+//
+// Every block format is, in element order, a run of groups of 16 signed bytes
+// with one F32 scale and at most one F32 offset:
+//
+//   value = q * scale [+ offset]
+//
+// Codes are 128-bit work, the same on every target; AVX-512 takes a row of 32.
+//
+// Vectors never stand in structs or arrays: SVE's have no size.
+
+#if defined(DEQUANT_KERNELS_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef DEQUANT_KERNELS_CODES_INL_H_
+#undef DEQUANT_KERNELS_CODES_INL_H_
+#else
+#define DEQUANT_KERNELS_CODES_INL_H_
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "hwy/highway.h"
+#include "kernels/narrow-inl.h"
+#include "kernels/scalar.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dequant {
+namespace HWY_NAMESPACE {
+
+#ifndef HWY_DISABLED_TARGETS
+#error \
+    "CMakeLists.txt says which targets are built, for kernels and tests alike"
+#endif
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// 16 bytes, codes or scales.
+constexpr hn::FixedTag<uint8_t, 16> du8;
+constexpr hn::FixedTag<int8_t, 16> di8;
+using U8x16 = hn::Vec<decltype(du8)>;
+using I8x16 = hn::Vec<decltype(di8)>;
+
+HWY_INLINE U8x16 Load16Bytes(const uint8_t* p) { return hn::LoadU(du8, p); }
+
+// 16 codes. AVX2 holds them twice, once in each 128-bit block: a load does that
+// for nothing, operations on bytes cost the same, and the byte shuffle, which
+// stays within its block, then widens them for less than a conversion.
+#if HWY_TARGET == HWY_AVX2
+constexpr hn::FixedTag<uint8_t, 32> dcodes;
+#else
+constexpr hn::FixedTag<uint8_t, 16> dcodes;
+#endif
+constexpr hn::RebindToSigned<decltype(dcodes)> dsigned;
+using Codes = hn::Vec<decltype(dcodes)>;
+using SignedCodes = hn::Vec<decltype(dsigned)>;
+
+#if HWY_TARGET <= HWY_AVX3
+// A row of 32 codes: AVX-512 takes them at once.
+constexpr hn::FixedTag<uint8_t, 32> drow;
+#endif
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadCodes(D d, const uint8_t* p) {
+#if HWY_TARGET == HWY_AVX2
+  return hn::LoadDup128(d, p);
+#else
+  return hn::LoadU(d, p);
+#endif
+}
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LoadCodes(D d, const int8_t* p) {
+  return hn::BitCast(hn::RebindToSigned<D>(),
+                     LoadCodes(d, reinterpret_cast<const uint8_t*>(p)));
+}
+HWY_INLINE Codes LoadCodes(const uint8_t* p) { return LoadCodes(dcodes, p); }
+HWY_INLINE SignedCodes LoadCodes(const int8_t* p) {
+  return LoadCodes(dcodes, p);
+}
+
+template <class V>
+HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> Signed(V v) {
+  return hn::BitCast(hn::RebindToSigned<hn::DFromV<V>>(), v);
+}
+
+// Moves the kBits-bit field that starts at bit kFrom of each byte to bit kTo,
+// other bits zero. Shifts 16-bit lanes: x86 has no byte shift, and the mask is
+// needed anyway.
+template <int kFrom, int kBits, int kTo = 0, class V>
+HWY_INLINE V Field(V v) {
+  const hn::DFromV<V> d;
+  const hn::Repartition<uint16_t, decltype(d)> du16;
+  const V mask = hn::Set(d, static_cast<uint8_t>(((1 << kBits) - 1) << kTo));
+  const auto wide = hn::BitCast(du16, v);
+  if constexpr (kFrom > kTo) {
+    v = hn::BitCast(d, hn::ShiftRight<kFrom - kTo>(wide));
+  } else if constexpr (kFrom < kTo) {
+    v = hn::BitCast(d, hn::ShiftLeft<kTo - kFrom>(wide));
+  }
+  return hn::And(v, mask);
+}
+template <class V>
+HWY_INLINE V LowNibbles(V v) {
+  return Field<0, 4>(v);
+}
+template <class V>
+HWY_INLINE V HighNibbles(V v) {
+  return Field<4, 4>(v);
+}
+
+// Codes i on, as many as D has, of a row of 32 in 16 bytes: their low nibbles,
+// then their high ones.
+template <class D>
+HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(d) == 32) {
+    alignas(32) static constexpr uint32_t kShift[8] = {0, 0, 0, 0, 4, 4, 4, 4};
+    const hn::Repartition<uint32_t, D> du32;
+    const auto twice = hn::BitCast(du32, hn::LoadDup128(d, p));
+    return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du32, kShift))));
+  }
+#endif
+  const hn::Vec<D> bytes = LoadCodes(d, p);
+  return i == 0 ? LowNibbles(bytes) : HighNibbles(bytes);
+}
+
+// Loops over blocks and groups must not become calls.
+#if HWY_COMPILER_MSVC || HWY_IS_ASAN
+#define DEQUANT_LAMBDA HWY_ATTR
+#else
+#define DEQUANT_LAMBDA HWY_ATTR __attribute__((always_inline))
+#endif
+
+// f(0) to f(n - 1); without a loop if n is known. (With AddressSanitizer, that
+// was not compiled after a quarter of an hour.)
+template <class F>
+HWY_INLINE void EachOf(size_t n, const F& f) {
+  for (size_t i = 0; i < n; ++i) f(i);
+}
+template <class F, size_t... i>
+HWY_INLINE void EachIn(std::index_sequence<i...>, const F& f) {
+  (f(i), ...);
+}
+template <class F, size_t n>
+HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
+#if HWY_IS_ASAN
+  EachOf(n, f);
+#else
+  EachIn(std::make_index_sequence<n>(), f);
+#endif
+}
+template <size_t n>
+constexpr std::integral_constant<size_t, n> kTimes{};
+
+// Scales of codes are kept times kUnit: AVX2 widens a code to the top of its
+// 32-bit lane, which extends its sign for nothing but makes it 2^24 times as
+// large.
+#if HWY_TARGET == HWY_AVX2
+constexpr float kUnit = 0x1p-24f;
+#else
+constexpr float kUnit = 1.0f;
+#endif
+
+// What codes stand for: themselves, or one less.
+struct Same {
+  template <class V>
+  HWY_INLINE V operator()(V q) const {
+    return q;
+  }
+};
+struct Minus1 {
+  template <class V>
+  HWY_INLINE auto operator()(V q) const {
+    return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 1)));
+  }
+};
+
+// The mask of as many bits at p as D has codes, the lowest bit first.
+// (LoadMaskBits may read eight bytes.)
+template <class D>
+HWY_INLINE hn::Mask<D> CodeBits(D d, const uint8_t* p) {
+#if HWY_TARGET == HWY_AVX2
+  alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                    1, 1, 1, 1, 1, 1, 1, 1};
+  alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128,
+                                                   1, 2, 4, 8, 16, 32, 64, 128};
+  const hn::Repartition<uint16_t, D> du16;
+  const Codes bits = hn::BitCast(d, hn::Set(du16, Load16(p)));
+  return hn::TestBit(hn::TableLookupBytes(bits, LoadCodes(kByte)),
+                     LoadCodes(kBit));
+#else
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(d) == 32) return hn::Mask<D>{Load32(p)};
+#endif
+  return hn::Dup128MaskFromMaskBits(d, Load16(p));
+#endif
+}
+HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
+  return CodeBits(dcodes, p);
+}
+
+// q * scale, and q * scale + offset, whose product must be exact in F32: fused
+// or not, it then has the same bits.
+struct Scaled {
+  float scale;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
+    return hn::Mul(q, hn::Set(d, scale));
+  }
+};
+// By an F16 of the file. Where there is F16 arithmetic, F16 output needs no
+// F32: the product of an integer and an F16 is rounded once in either.
+struct HalfScaled {
+  float scale;
+  const uint8_t* half;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
+    return hn::Mul(q, hn::Set(d, scale));
+  }
+#if HWY_HAVE_FLOAT16
+  template <class DH>
+  HWY_INLINE hn::Vec<DH> TimesHalf(DH dh, hn::Vec<DH> q) const {
+    const auto value = hwy::float16_t::FromBits(Load16(half));
+    return hn::Mul(q, hn::Set(dh, value));
+  }
+  // Codes in lanes of 16 bits.
+  template <class DH, class V>
+  HWY_INLINE hn::Vec<DH> OfCodes(DH dh, V q) const {
+    return TimesHalf(dh, hn::ConvertTo(dh, q));
+  }
+#endif
+};
+// Whether output T needs no F32.
+template <typename T, class Value>
+constexpr bool kByHalf = HWY_HAVE_FLOAT16&& hwy::IsSame<T, hwy::float16_t>() &&
+                         hwy::IsSame<Value, HalfScaled>();
+struct ScaledOffset {
+  float scale, offset;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
+    return hn::MulAdd(q, hn::Set(d, scale), hn::Set(d, offset));
+  }
+};
+
+HWY_INLINE Scaled Formula(float scale) { return {scale}; }
+HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
+HWY_INLINE ScaledOffset Formula(float scale, float offset) {
+  return {scale, offset};
+}
+
+alignas(16) inline constexpr uint8_t kAllCodes[16] = {
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+alignas(16) inline constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
+                                                  0, 1, 2, 3, 0, 1, 2, 3};
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET_IS_NEON
+// Byte kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
+template <int kFirst, int kStep, int kAt>
+struct WidenIndex {
+  alignas(32) int8_t bytes[32];
+  constexpr WidenIndex() : bytes{} {
+    for (int i = 0; i < 32; ++i) {
+      bytes[i] =
+          static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * (i / 4) : -1);
+    }
+  }
+};
+template <int kFirst, int kStep, int kAt>
+inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
+
+template <int kFirst, int kStep, int kAt, class V>
+HWY_INLINE V WidenTo(V q) {
+  const hn::Repartition<int8_t, hn::DFromV<V>> d;
+  const auto index = hn::Load(d, kWidenIndex<kFirst, kStep, kAt>.bytes);
+  return hn::BitCast(hn::DFromV<V>(),
+                     hn::TableLookupBytesOr0(hn::BitCast(d, q), index));
+}
+#endif
+
+template <int kBits>
+struct Shifts {
+  uint32_t of[32 / kBits];
+  constexpr Shifts() : of{} {
+    for (uint32_t i = 0; i < 32 / kBits; ++i) of[i] = kBits * i;
+  }
+};
+template <int kBits>
+inline constexpr Shifts<kBits> kShifts;
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
