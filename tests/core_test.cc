@@ -28,7 +28,8 @@ TEST(Registry, ListsEveryKernelFile) {
   std::set<std::string> files, listed;
   for (const auto& entry : std::filesystem::directory_iterator(
            std::string(DEQUANT_SOURCE_DIR) + "/kernels")) {
-    if (entry.path().extension() == ".cc") files.insert(entry.path().stem());
+    if (entry.path().extension() == ".cc")
+      files.insert(entry.path().stem().string());
   }
   for (const Format* f : Formats()) {
     std::string name(f->type.name);
