@@ -299,7 +299,7 @@ TEST_F(ConvertTest, TheInputIsNeverTheOutput) {
   fs::create_hard_link(in_, dir_ / "hard");
   std::error_code error;  // Windows has a privilege for it
   fs::create_symlink(in_, dir_ / "soft", error);
-  if (!error) outs.push_back(dir_ / "soft");
+  if (fs::is_symlink(dir_ / "soft")) outs.push_back(dir_ / "soft");
   ConvertOptions o;
   o.force = true;
   for (const std::string& out : outs) {
