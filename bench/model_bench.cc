@@ -159,8 +159,8 @@ class Parts {
                           uint64_t n, Scratch& scratch) {
       const auto values = scratch.out.Get(n);
       const uint64_t at = begin_[s.tensor] + s.block * t.block_out();
-      if (const int error = WriteAt(file.fd(), at, values)) {
-        throw Error(folder_, Error::kNoOffset, "", ErrnoText(error));
+      if (const auto error = WriteAt(file.fd(), at, values)) {
+        throw Error(folder_, Error::kNoOffset, "", ErrorText(error));
       }
     });
   }
@@ -196,7 +196,7 @@ class Parts {
   static std::shared_ptr<uint8_t> Map(int fd, uint64_t n, int how = PROT_READ) {
     void* const map = ::mmap(nullptr, n, how, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
-      throw Error("", Error::kNoOffset, "", "mmap: " + ErrnoText(errno));
+      throw Error("", Error::kNoOffset, "", "mmap: " + ErrorText(LastError()));
     }
     return {static_cast<uint8_t*>(map), [n](uint8_t* p) { ::munmap(p, n); }};
   }

@@ -2,9 +2,10 @@
 // byte. The names of cases are those of the project's policy for hostile files.
 #include "dequant/gguf.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
+#ifndef _WIN32
 #include <sys/stat.h>
+#endif
 
 #include <chrono>
 #include <functional>
@@ -587,8 +588,11 @@ TEST_F(GgufTest, NotAFile) {
           << e.what();
     }
   };
-  reject(dir_ / "missing.gguf", "No such file");
-  reject(dir_ / ".", "directory");
+  reject(dir_ / "missing.gguf", kNoSuchFile);
+  reject(dir_ / ".", "is a directory");
+#ifdef _WIN32
+  reject("NUL", "device");
+#else
   reject("/dev/null", "device");
   reject("/dev/zero", "device");
   const std::string fifo = dir_ / "fifo";
@@ -600,6 +604,7 @@ TEST_F(GgufTest, NotAFile) {
   WriteFile(dir_ / "real.gguf", Baseline().Build());
   std::filesystem::create_symlink("real.gguf", dir_ / "link.gguf");
   EXPECT_NO_THROW(GgufFile::Open(dir_ / "link.gguf"));
+#endif
 }
 
 TEST_F(GgufTest, NoticesThatTheFileChanges) {
@@ -624,7 +629,9 @@ TEST_F(GgufTest, ReadsTheOldFileAfterARename) {
   const std::string path = Path(Baseline().Build());
   const GgufFile f = GgufFile::Open(path);
   WriteFile(dir_ / "other", "short");
-  std::filesystem::rename(dir_ / "other", path);
+  std::error_code error;
+  std::filesystem::rename(dir_ / "other", path, error);
+  if (error) GTEST_SKIP() << "an open file is not replaced here";
   std::vector<uint8_t> data(f.tensors()[2].bytes);
   EXPECT_NO_THROW(f.Read(f.tensors()[2], 0, data));
   EXPECT_NO_THROW(f.CheckUnchanged());

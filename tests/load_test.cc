@@ -1,9 +1,13 @@
 // A model in memory: the values of Convert, in memory of each tensor's own.
 #include <gtest/gtest.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include <filesystem>
 
@@ -113,8 +117,15 @@ TEST_F(LoadTest, DTypeFor) {
   ExpectError(o, {"'['", "regular expression"});
 }
 
-/// Pages of [p, p + n) that are in memory.
+/// Pages of `data` that are in memory.
 size_t Resident(std::span<const uint8_t> data) {
+#ifdef _WIN32  // of the first ones that are alike; none where they are free
+  MEMORY_BASIC_INFORMATION info;
+  return ::VirtualQuery(data.data(), &info, sizeof(info)) != 0 &&
+                 info.State == MEM_COMMIT
+             ? info.RegionSize
+             : 0;
+#else
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   std::vector<unsigned char> in(data.size() / page);
   if (::mincore(const_cast<uint8_t*>(data.data()), in.size() * page,
@@ -123,6 +134,7 @@ size_t Resident(std::span<const uint8_t> data) {
   }
   return static_cast<size_t>(
       std::count_if(in.begin(), in.end(), [](auto b) { return b & 1; }));
+#endif
 }
 
 TEST_F(LoadTest, ALargeTensorGivesItsPagesBackAlone) {
@@ -208,13 +220,16 @@ TEST_F(LoadTest, WhatCannotFitIsAnErrorThatNamesTheTensor) {
     WriteFile(in_, Patched<uint64_t>(bytes, b.At("t1.dim0"), blocks * 128));
     std::error_code error;
     fs::resize_file(in_, b.At("t1.data") + blocks * 18, error);
-    if (error) GTEST_SKIP() << "no such sparse files here: " << error.message();
+    if (error || fs::file_size(in_) < blocks * 18) {
+      GTEST_SKIP() << "no such sparse files here: " << error.message();
+    }
     LoadOptions o;
     o.dtype = DType::kF32;
     ExpectError(o, {in_ + ": at byte ", "tensor 'huge'", "no memory", "GB"});
   }
 }
 
+#ifndef _WIN32
 // A sparse file of 2^60 bytes, where there is such a thing: as F32 it would
 // wrap.
 TEST(LoadModelTest, OutputBeyondAllNumbersIsAnError) {
@@ -247,6 +262,7 @@ TEST(LoadModelTest, OutputBeyondAllNumbersIsAnError) {
             std::string::npos)
       << what;
 }
+#endif
 
 TEST(ArenaTest, IsNullWhenTheSystemHasNoMore) {
   Arena arena(SIZE_MAX / 4);
@@ -282,6 +298,7 @@ TEST(ArenaTest, PiecesAreApart) {
   }
 }
 
+#ifndef _WIN32  // where a process cannot limit itself like that
 // rt_alloc_fail: with little address space, it is mmap that says no.
 TEST_F(LoadTest, MemoryThatIsRefusedIsAnError) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -321,6 +338,7 @@ TEST_F(LoadTest, MemoryThatIsRefusedIsAnError) {
   if (WEXITSTATUS(status) == 5) GTEST_SKIP() << "no limit on addresses here";
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
+#endif
 
 TEST_F(LoadTest, BadInput) {
   WriteFile(in_, "GGUF");

@@ -136,7 +136,7 @@ TEST_F(ShapesTest, ReferenceFiles) {
                 .shapes.at("a"),
             (Shape{1, 4}));
   ExpectError([&] { ShapeReference::FromSafetensors(dir_ / "none"); },
-              {"No such file"});
+              {kNoSuchFile});
 }
 
 TEST_F(ShapesTest, ReportsWhatAReferenceCorrects) {
@@ -221,8 +221,8 @@ TEST_F(ShardsTest, FirstWithoutTensorsAndOtherAlignment) {
 TEST_F(ShardsTest, RejectsBadSets) {
   WriteAll();
   std::filesystem::remove(Name(3));
-  ExpectReject({Name(3), "No such file"});  // split_missing_last
-  Write(3, Shard(1, 3, 3));                 // split_wrong_no
+  ExpectReject({Name(3), kNoSuchFile});  // split_missing_last
+  Write(3, Shard(1, 3, 3));              // split_wrong_no
   ExpectReject({Name(3), "split.no", "is 1", "must say 2"});
   WriteAll();
   Write(2, Shard(2, 3, 3));

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import sys
 import threading
@@ -16,6 +15,11 @@ import pytest
 from conftest import blocks, run_python
 
 import dequant
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -101,6 +105,7 @@ def test_ctrl_c_stops_a_load(model):
         )
 
 
+@pytest.mark.skipif(resource is None, reason="nothing counts memory here")
 def test_no_leak(model):
     def cycle():
         with dequant.GGUFFile(model) as f:
@@ -127,6 +132,7 @@ def test_no_leak(model):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(resource is None, reason="nothing counts memory here")
 def test_no_leak_in_10000_loads(model):
     def cycle():
         dequant.load(model, framework="numpy")

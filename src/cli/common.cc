@@ -1,13 +1,11 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <cctype>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <iostream>
 
 #include "src/cli/cli.h"
+#include "src/cli/system.h"
 #include "src/file/text.h"
 #include "src/model/name_filter.h"
 
@@ -168,28 +166,6 @@ void PrintWarnings(const std::string& path,
   }
 }
 
-namespace {
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-extern "C" void OnStopSignal(int signal) { stop_signal = signal; }
-
-}  // namespace
-
-void CatchStopSignals() {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction action = {}, old = {};
-    action.sa_handler = OnStopSignal;
-    action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
-    // Under nohup SIGHUP stays ignored.
-    if (::sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN) {
-      ::sigaction(signal, &action, nullptr);
-    }
-  }
-}
-
-int StopSignal() { return stop_signal; }
-
 struct ProgressDisplay::State {
   using Clock = std::chrono::steady_clock;
   bool bar = false, lines = false;
@@ -226,7 +202,7 @@ struct ProgressDisplay::State {
 
 ProgressDisplay::ProgressDisplay(bool quiet, bool lines)
     : state_(std::make_shared<State>()) {
-  state_->bar = !quiet && ::isatty(STDERR_FILENO) == 1;
+  state_->bar = !quiet && StderrIsTerminal();
   state_->lines = lines;
 }
 

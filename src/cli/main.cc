@@ -1,18 +1,18 @@
 // The program `dequant`. Exit codes: 0 done, 1 error, 2 wrong usage, 128 + n
 // stopped by signal n.
-#include <csignal>
 #include <iostream>
 #include <new>
 
 #include "dequant/version.h"
 #include "src/cli/cli.h"
+#include "src/cli/system.h"
 
 namespace dequant::cli {
 namespace {
 
 constexpr int kError = 1, kUsage = 2;
 
-int Run(int argc, char** argv) {
+int Run(const std::vector<std::string>& args) {
   CLI::App app("GGUF files back into dense tensors, on a CPU.", "dequant");
   app.set_version_flag("--version", std::string("dequant ") + kVersion);
   app.add_flag_callback(
@@ -33,13 +33,15 @@ int Run(int argc, char** argv) {
   AddSelftest(app, &command);
   AddFormats(app, &command);
   try {
-    app.parse(argc, argv);
+    // It wants the last one first.
+    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     const auto chosen = app.get_subcommands();
-    const bool unknown = chosen.empty() && argc > 1 && argv[1][0] != '-';
+    const bool unknown =
+        chosen.empty() && !args.empty() && !args[0].starts_with('-');
     std::cerr << "dequant: "
-              << (unknown ? "there is no subcommand '" + Escape(argv[1]) + "'"
+              << (unknown ? "there is no subcommand '" + Escape(args[0]) + "'"
                           : e.what())
               << "\ndequant: try `dequant "
               << (chosen.empty() ? "" : chosen[0]->get_name() + " ")
@@ -63,11 +65,9 @@ int Run(int argc, char** argv) {
 }  // namespace dequant::cli
 
 int main(int argc, char** argv) {
-  // A file over the limit of `ulimit -f` shall be an error with a message.
-  std::signal(SIGXFSZ, SIG_IGN);
   using dequant::cli::kError;
   try {
-    return dequant::cli::Run(argc, argv);
+    return dequant::cli::Run(dequant::cli::StartProgram(argc, argv));
   } catch (const dequant::Cancelled&) {
     const int signal = dequant::cli::StopSignal();
     std::cerr << "dequant: stopped by signal " << signal

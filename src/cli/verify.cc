@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "src/cli/cli.h"
+#include "src/cli/system.h"
 #include "src/file/text.h"
 
 namespace dequant::cli {

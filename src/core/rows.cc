@@ -1,7 +1,5 @@
 // blocks -> values for callers: one call, spread over threads.
-
-#include <omp.h>
-#ifndef _WIN32
+#if defined(_OPENMP) && !defined(_WIN32)
 #include <pthread.h>
 #endif
 
@@ -46,6 +44,7 @@ void RunStreamed(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
   StreamFence();
 }
 
+#ifdef _OPENMP
 // GNU OpenMP hangs in a process that was forked after a parallel region: it
 // waits for threads that only the parent has. Such a process gets threads of
 // its own for each call.
@@ -54,24 +53,27 @@ std::atomic<bool> is_forked = false;
 [[maybe_unused]] const int fork_handler =
     pthread_atfork(nullptr, nullptr, [] { is_forked = true; });
 #endif
+#endif
 
 // Calls work(part) for parts 0 to n - 1, each on a thread of its own.
 template <class Work>
 void RunParts(int64_t n, const Work& work) {
-  if (is_forked) {
-    Threads threads;
-    int64_t part = 1;
-    try {
-      for (; part < n; ++part) threads.Start(work, part);
-    } catch (const std::system_error&) {
-      // Fewer threads do as well.
-    }
-    for (; part < n; ++part) work(part);
-    work(0);
+#ifdef _OPENMP
+  if (!is_forked) {
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(n))
+    for (int64_t part = 0; part < n; ++part) work(part);
     return;
   }
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(n))
-  for (int64_t part = 0; part < n; ++part) work(part);
+#endif
+  Threads threads;
+  int64_t part = 1;
+  try {
+    for (; part < n; ++part) threads.Start(work, part);
+  } catch (const std::system_error&) {
+    // Fewer threads do as well.
+  }
+  for (; part < n; ++part) work(part);
+  work(0);
 }
 
 }  // namespace
@@ -114,7 +116,7 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
 
   int64_t parts = 1;
   if (n >= 2 * ElementsPerThread(out)) {
-    const int64_t most = threads > 0 ? threads : omp_get_max_threads();
+    const int64_t most = threads > 0 ? threads : MaxThreads();
     parts = std::min({n / ElementsPerThread(out), most, blocks});
   }
   if (parts == 1) {

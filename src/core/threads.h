@@ -1,12 +1,27 @@
-// Threads that are waited for.
+// Threads that are waited for, and how many there should be.
 #pragma once
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include <algorithm>
 #include <cstddef>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace dequant {
+
+/// What "all threads" means. OpenMP's number, so that OMP_NUM_THREADS and
+/// affinity count; without OpenMP that of the processors.
+inline int MaxThreads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#endif
+}
 
 /// Joins its threads when it goes. Not std::jthread, because the C++ library of
 /// macOS has none.

@@ -4,14 +4,16 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <system_error>
 
 #include "src/file/io.h"
 
 namespace dequant {
 
-/// Writes beside the target: into a file without a name where the system can do
-/// that (then nothing is left even after SIGKILL), else into `.NAME.XXXX.tmp`,
-/// locked, so that a later run can tell a dead writer's file and remove it.
+/// Writes beside the target: where the system can do that, into a file without
+/// a name, or on Windows one that goes with its writer, so that nothing is left
+/// even after SIGKILL; else into `.NAME.XXXX.tmp`, locked, so that a later run
+/// can tell a dead writer's file and remove it.
 class AtomicFile {
  public:
   /// Allocates `size` bytes at once: a full disk is found here. Throws Error:
@@ -30,20 +32,23 @@ class AtomicFile {
   void Publish();
 
  private:
-  void Create();
-  void CreateNamed();
   void Allocate();
   void RemoveStale() const;
+  void RemoveTemp();
   std::string NewTempPath() const;
-  void LinkUnnamed(const std::string& to);
-  void RenameWithoutReplacing();
-  void Flush() const;
-  [[noreturn]] void Fail(const std::string& what, int error) const;
+  [[noreturn]] void Fail(const std::string& what, std::error_code error) const;
+
+  // These differ by system, as Sync and Publish do.
+  void Create();
+  /// Gives the file its size and reserves the room, without writing.
+  std::error_code Reserve() const;
+  static void RemoveIfDead(const std::string& temp);
 
   std::string path_;
   std::string folder_;
-  std::string temp_prefix_;  // FOLDER/.NAME.
-  std::string temp_;         // path of the temporary; empty: has no name
+  std::string temp_folder_;  // the same, in front of a name
+  std::string temp_prefix_;  // .NAME.
+  std::string temp_;         // the temporary, unless it goes by itself
   uint64_t size_;
   bool overwrite_;
   bool synced_ = false;

@@ -2,12 +2,7 @@
 // of the file; and its data.
 #include "dequant/gguf.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <map>
 #include <mutex>
 
@@ -30,14 +25,6 @@ constexpr RemovedType kRemovedTypes[] = {
     {37, "IQ4_NL_4_8"}, {38, "IQ4_NL_8_8"},
 };
 
-const timespec& WrittenAt(const struct stat& status) {
-#ifdef __APPLE__
-  return status.st_mtimespec;
-#else
-  return status.st_mtim;
-#endif
-}
-
 }  // namespace
 
 std::string TypeName(int32_t type_id) {
@@ -55,7 +42,7 @@ std::string TypeName(int32_t type_id) {
 struct GgufFile::Impl {
   std::string path;
   Fd fd;
-  struct stat status = {};
+  FileStatus status;
   uint64_t size = 0;
   ParsedGguf parsed;
   NameIndex keys, names;
@@ -65,7 +52,7 @@ struct GgufFile::Impl {
   const uint8_t* map = nullptr;
 
   ~Impl() {
-    if (map) ::munmap(const_cast<uint8_t*>(map), size);
+    if (map) UnmapFile(map, size);
   }
 };
 
@@ -170,7 +157,7 @@ GgufFile GgufFile::Open(const std::string& path) {
   Impl& f = *impl;
   f.path = path;
   f.fd = OpenRegular(path, &f.status);
-  f.size = static_cast<uint64_t>(f.status.st_size);
+  f.size = f.status.size;
 
   f.parsed = ParseGguf(f.path, f.fd.get(), f.size);
   std::vector<KeyValue>& metadata = f.parsed.metadata;
@@ -234,51 +221,42 @@ void GgufFile::Read(const TensorInfo& t, uint64_t begin,
                        Count(t.bytes, "byte"));
   }
   const uint64_t at = t.offset + begin;
-  const int64_t got = ReadAt(impl_->fd.get(), at, out);
-  if (got < 0) fail(at, "cannot read: " + ErrnoText(static_cast<int>(-got)));
-  if (static_cast<uint64_t>(got) < out.size()) {
-    fail(at + static_cast<uint64_t>(got),
-         "file changed while reading: it ends here, but had " +
-             BytesText(impl_->size) + " when opened");
+  size_t got = 0;
+  if (const auto error = ReadAt(impl_->fd.get(), at, out, &got)) {
+    fail(at, "cannot read: " + ErrorText(error));
+  }
+  if (got < out.size()) {
+    fail(at + got, "file changed while reading: it ends here, but had " +
+                       BytesText(impl_->size) + " when opened");
   }
 }
 
-void GgufFile::WillRead([[maybe_unused]] const TensorInfo& t,
-                        [[maybe_unused]] uint64_t begin,
-                        [[maybe_unused]] uint64_t bytes) const {
-#ifdef POSIX_FADV_WILLNEED
+void GgufFile::WillRead(const TensorInfo& t, uint64_t begin,
+                        uint64_t bytes) const {
   if (!RangeFits(begin, bytes, t.bytes)) return;
-  ::posix_fadvise(impl_->fd.get(), static_cast<off_t>(t.offset + begin),
-                  static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
-#endif
+  WillReadAt(impl_->fd.get(), t.offset + begin, bytes);
 }
 
 std::span<const uint8_t> GgufFile::Map(const TensorInfo& t) const {
   if (t.bytes == 0) return {};
   const std::lock_guard lock(impl_->map_mutex);
   if (!impl_->map) {
-    void* p =
-        ::mmap(nullptr, impl_->size, PROT_READ, MAP_SHARED, impl_->fd.get(), 0);
-    if (p == MAP_FAILED) {
+    impl_->map = MapFile(impl_->fd.get(), impl_->size);
+    if (!impl_->map) {
       throw Error(impl_->path, Error::kNoOffset, "",
-                  "cannot map: " + ErrnoText(errno));
+                  "cannot map: " + ErrorText(LastError()));
     }
-    impl_->map = static_cast<const uint8_t*>(p);
   }
   return {impl_->map + t.offset, t.bytes};
 }
 
 void GgufFile::CheckUnchanged() const {
-  struct stat now;
-  if (::fstat(impl_->fd.get(), &now) != 0) {
+  FileStatus now;
+  if (const auto error = StatusOf(impl_->fd.get(), &now)) {
     throw Error(impl_->path, Error::kNoOffset, "",
-                "cannot check the file again: " + ErrnoText(errno));
+                "cannot check the file again: " + ErrorText(error));
   }
-  const struct stat& then = impl_->status;
-  if (now.st_size != then.st_size || now.st_ino != then.st_ino ||
-      now.st_dev != then.st_dev ||
-      WrittenAt(now).tv_sec != WrittenAt(then).tv_sec ||
-      WrittenAt(now).tv_nsec != WrittenAt(then).tv_nsec) {
+  if (now != impl_->status) {
     throw Error(
         impl_->path, Error::kNoOffset, "",
         "file changed while reading; start again when nothing writes to "

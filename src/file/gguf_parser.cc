@@ -115,14 +115,14 @@ class Front {
     const uint64_t step = std::clamp(filled_, kLeast, kMost);
     const uint64_t target = std::min(size_, std::max(end, filled_ + step));
     Resize(target);
-    const int64_t got =
-        ReadAt(fd_, filled_, {data_.get() + filled_, target - filled_});
-    if (got < 0) {
+    size_t got = 0;
+    if (const auto error = ReadAt(
+            fd_, filled_, {data_.get() + filled_, target - filled_}, &got)) {
       throw Error(path_, static_cast<int64_t>(filled_), "",
-                  "cannot read: " + ErrnoText(static_cast<int>(-got)));
+                  "cannot read: " + ErrorText(error));
     }
-    if (static_cast<uint64_t>(got) < target - filled_) {
-      throw Error(path_, static_cast<int64_t>(filled_) + got, "",
+    if (got < target - filled_) {
+      throw Error(path_, static_cast<int64_t>(filled_ + got), "",
                   "file changed while reading: it ends here, but had " +
                       BytesText(size_) + " when opened");
     }

@@ -92,11 +92,12 @@ SafetensorsHeader ReadHeader(const std::string& path, int fd, uint64_t size,
     throw Error(path, static_cast<int64_t>(at), "", reason);
   };
   const auto read = [&](uint64_t at, void* to, uint64_t n) {
-    const int64_t got = ReadAt(fd, at, {static_cast<uint8_t*>(to), n});
-    if (got < 0) {
-      fail(at, "cannot read: " + ErrnoText(static_cast<int>(-got)));
+    size_t got = 0;
+    if (const auto error =
+            ReadAt(fd, at, {static_cast<uint8_t*>(to), n}, &got)) {
+      fail(at, "cannot read: " + ErrorText(error));
     }
-    if (static_cast<uint64_t>(got) < n) fail(at, "file changed while reading");
+    if (got < n) fail(at, "file changed while reading");
   };
 
   uint64_t length = 0;
@@ -169,10 +170,9 @@ size_t SafetensorsSizeOf(std::string_view dtype) {
 
 SafetensorsHeader ReadSafetensorsHeader(const std::string& path,
                                         bool need_data) {
-  struct stat status;
+  FileStatus status;
   const Fd fd = OpenRegular(path, &status);
-  return ReadHeader(path, fd.get(), static_cast<uint64_t>(status.st_size),
-                    need_data);
+  return ReadHeader(path, fd.get(), status.size, need_data);
 }
 
 std::vector<std::string> SafetensorsShards(const std::string& path) {
@@ -191,7 +191,7 @@ std::vector<std::string> SafetensorsShards(const std::string& path) {
     }
     names.insert(file.get<std::string>());
   }
-  const std::string folder = path.substr(0, path.rfind('/') + 1);
+  const std::string folder = path.substr(0, NameStart(path));
   std::vector<std::string> paths;
   for (const std::string& name : names) paths.push_back(folder + name);
   return paths;
@@ -212,11 +212,10 @@ SafetensorsFile::~SafetensorsFile() = default;
 
 SafetensorsFile SafetensorsFile::Open(const std::string& path) {
   auto impl = std::make_unique<Impl>();
-  struct stat status;
+  FileStatus status;
   impl->path = path;
   impl->fd = OpenRegular(path, &status);
-  impl->header = ReadHeader(path, impl->fd.get(),
-                            static_cast<uint64_t>(status.st_size), true);
+  impl->header = ReadHeader(path, impl->fd.get(), status.size, true);
   return SafetensorsFile(std::move(impl));
 }
 
@@ -234,9 +233,11 @@ void SafetensorsFile::Read(const SafetensorsEntry& e, uint64_t begin,
   if (!RangeFits(begin, out.size(), e.end - e.begin)) {
     fail("read outside its " + Count(e.end - e.begin, "byte"));
   }
-  const int64_t got = ReadAt(impl_->fd.get(), at, out);
-  if (got < 0) fail("cannot read: " + ErrnoText(static_cast<int>(-got)));
-  if (static_cast<uint64_t>(got) < out.size()) {
+  size_t got = 0;
+  if (const auto error = ReadAt(impl_->fd.get(), at, out, &got)) {
+    fail("cannot read: " + ErrorText(error));
+  }
+  if (got < out.size()) {
     fail("file changed while reading: it ends here");
   }
 }

@@ -3,8 +3,6 @@
 // buffers that stay in the caches: read, dequantize, write, from any thread in
 // any order; since every byte's place is planned, the output does not depend on
 // it. Writing is pwrite: into a mapped file it takes half as long again.
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,6 +13,7 @@
 #include "dequant/version.h"
 #include "src/file/atomic_file.h"
 #include "src/file/checked.h"
+#include "src/file/io.h"
 #include "src/file/text.h"
 #include "src/model/plan.h"
 
@@ -48,14 +47,17 @@ std::vector<Place> AssignShards(std::span<const PlannedTensor> plan,
   return places;
 }
 
+std::string BaseName(const std::string& path) {
+  return path.substr(NameStart(path));
+}
+
 /// Small facts of the model that safetensors can carry: strings, by string.
 std::map<std::string, std::string> Metadata(const ModelFiles& model,
                                             bool fold) {
   std::map<std::string, std::string> out = {{"format", "pt"},
                                             {"dequant.version", kVersion}};
   if (!fold) out["dequant.fold"] = "no";  // for verify
-  const std::string& path = model.files()[0].path();
-  const std::string name = path.substr(path.rfind('/') + 1);
+  const std::string name = BaseName(model.files()[0].path());
   if (FindInvalidUtf8(name) == name.npos) out["dequant.source"] = name;
 
   constexpr size_t kMaxText = 4096, kMaxEntries = 256;
@@ -86,10 +88,6 @@ std::string ShardPath(const std::string& stem, size_t i, size_t count) {
   char tail[64];
   std::snprintf(tail, sizeof(tail), "-%05zu-of-%05zu", i + 1, count);
   return stem + tail + std::string(kExtension);
-}
-
-std::string BaseName(const std::string& path) {
-  return path.substr(path.rfind('/') + 1);
 }
 
 /// NAME.safetensors.index.json
@@ -205,7 +203,7 @@ ConvertSummary Convert(const std::string& in, const std::string& out,
   } catch (...) {
     // Without --force all of these names were free before.
     for (size_t i = 0; i < published && !options.force; ++i) {
-      ::unlink(paths[i].c_str());
+      RemoveFile(paths[i]);
     }
     throw;
   }

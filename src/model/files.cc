@@ -1,13 +1,8 @@
 // The files of a model. A set of shards is named NAME-00001-of-0000N.gguf and
 // says in each file: split.no (from 0), split.count, split.tensors.count (of
 // the whole set).
-#include <dirent.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <memory>
 #include <set>
 
 #include "dequant/model.h"
@@ -60,15 +55,13 @@ std::optional<ShardName> ParseShardName(std::string_view path) {
 
 /// The model that a folder holds: its GGUF file, or the first of its shards.
 std::string FindInFolder(const std::string& folder) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()),
-                                                ::closedir);
-  if (!dir) {
+  std::vector<std::string> names;
+  if (const auto error = ListFolder(folder, &names)) {
     throw Error(folder, Error::kNoOffset, "",
-                "cannot list the directory: " + ErrnoText(errno));
+                "cannot list the directory: " + ErrorText(error));
   }
   std::set<std::string> models;  // one name per file or set
-  while (const dirent* entry = ::readdir(dir.get())) {
-    const std::string name = entry->d_name;
+  for (const std::string& name : names) {
     if (!name.ends_with(kExtension) || name.starts_with('.')) continue;
     const auto shard = ParseShardName(name);
     models.insert(shard ? shard->Path(1) : name);
@@ -87,12 +80,13 @@ std::string FindInFolder(const std::string& folder) {
                 "is a directory with " + Count(models.size(), "model") +
                     "; name one of them: " + list);
   }
-  return folder + (folder.ends_with('/') ? "" : "/") + *models.begin();
+  return folder + (NameStart(folder) == folder.size() ? "" : "/") +
+         *models.begin();
 }
 
 bool IsDirectory(const std::string& path) {
-  struct stat status;
-  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+  FileStatus status;
+  return !StatusOf(path, &status) && status.kind == FileKind::kDirectory;
 }
 
 [[noreturn]] void FailKey(const GgufFile& file, const KeyValue& kv,
@@ -212,14 +206,11 @@ void ModelFiles::CheckUnchanged() const {
 }
 
 const GgufFile* ModelFiles::Holds(const std::string& path) const {
-  struct stat theirs;
-  if (::stat(path.c_str(), &theirs) != 0) return nullptr;
+  FileStatus theirs;
+  if (StatusOf(path, &theirs)) return nullptr;
   for (const GgufFile& file : files_) {
-    struct stat ours;
-    if (::fstat(file.fd(), &ours) == 0 && ours.st_dev == theirs.st_dev &&
-        ours.st_ino == theirs.st_ino) {
-      return &file;
-    }
+    FileStatus ours;
+    if (!StatusOf(file.fd(), &ours) && ours.SameFile(theirs)) return &file;
   }
   return nullptr;
 }

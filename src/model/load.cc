@@ -3,10 +3,10 @@
 // writes its values.
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 
 #include "dequant/model.h"
 #include "src/file/checked.h"
-#include "src/file/io.h"
 #include "src/file/text.h"
 #include "src/model/memory.h"
 #include "src/model/plan.h"
@@ -52,7 +52,7 @@ LoadedModel LoadModel(const std::string& path, const LoadOptions& options) {
     }
     bytes += n;
     const std::shared_ptr<uint8_t> data = arena.Get(n);
-    if (!data) FailMemory(t, ErrnoText(errno));
+    if (!data) FailMemory(t, std::generic_category().message(errno));
     out.tensors.push_back({std::string(t.info().name),
                            std::string(t.out_type()),
                            t.shape.shape,

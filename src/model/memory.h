@@ -1,4 +1,5 @@
-// Memory for tensors, fresh from the system.
+// Memory for tensors, fresh from the system. memory_posix.cc and
+// memory_windows.cc have what differs: ~Arena, Pages and AvailableMemory.
 #pragma once
 
 #include <cstddef>

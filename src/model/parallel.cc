@@ -1,7 +1,5 @@
 #include "src/model/parallel.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -22,10 +20,8 @@ void ParallelFor(size_t n, int threads, uint64_t total,
         "", Error::kNoOffset, "",
         "the number of threads is negative: " + std::to_string(threads));
   }
-  // OpenMP's number, so that OMP_NUM_THREADS and affinity count; but threads of
-  // our own, so that this one is free to report and to cancel.
-  const size_t most =
-      static_cast<size_t>(threads > 0 ? threads : omp_get_max_threads());
+  // Threads of our own, so that this one is free to report and to cancel.
+  const size_t most = static_cast<size_t>(threads > 0 ? threads : MaxThreads());
   const size_t count = std::min(most, n);
 
   std::atomic<size_t> next = 0;

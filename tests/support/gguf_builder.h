@@ -1,8 +1,6 @@
 // GGUF files written field by field, so that a test can break any of them.
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -19,14 +18,27 @@
 
 namespace dequant {
 
+/// For std::filesystem, which takes chars in the code page of the system.
+inline std::filesystem::path U8Path(std::string_view path) {
+  return std::u8string(path.begin(), path.end());
+}
+
+/// In the message where there is no such file.
+#ifdef _WIN32
+inline constexpr char kNoSuchFile[] = "cannot open: ";
+#else
+inline constexpr char kNoSuchFile[] = "No such file";
+#endif
+
 /// A folder that is removed with its content.
 class TempDir {
  public:
   TempDir() {
-    std::string path =
-        (std::filesystem::temp_directory_path() / "dequant_XXXXXX").string();
-    if (!::mkdtemp(path.data())) throw std::runtime_error("mkdtemp");
-    path_ = path;
+    std::random_device random;
+    do {
+      path_ = std::filesystem::temp_directory_path() /
+              ("dequant_" + std::to_string(random()));
+    } while (!std::filesystem::create_directory(path_));
   }
   ~TempDir() {
     std::error_code ignored;
@@ -36,13 +48,13 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   std::string operator/(std::string_view name) const {
-    return (path_ / name).string();
+    return path_.generic_string() + "/" + std::string(name);
   }
   /// The names in it, sorted.
   std::vector<std::string> List() const {
     std::vector<std::string> names;
     for (const auto& e : std::filesystem::directory_iterator(path_)) {
-      names.push_back(e.path().filename());
+      names.push_back(e.path().filename().string());
     }
     std::sort(names.begin(), names.end());
     return names;
