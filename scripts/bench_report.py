@@ -104,8 +104,10 @@ def mean(values):
 
 
 def table(head, rows):
-    """Markdown; columns that are empty in all rows are left out."""
+    """Markdown; columns that are empty in all rows are left out. "" if all are."""
     keep = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+    if len(keep) == 1:
+        return ""
     lines = ["| " + " | ".join(head[i] for i in keep) + " |"]
     lines.append("|---" + "|---:" * (len(keep) - 1) + "|")
     lines += ["| " + " | ".join(row[i] for i in keep) + " |" for row in rows]
@@ -358,6 +360,8 @@ def write_page(r, name, revision):
     parts.append(table(["", ""], [f for f in facts if f[1]]).replace("---:", "---"))
 
     def section(title, text, plot=None):
+        if not text:  # a run of some rows only
+            return
         body = f"## {title}\n"
         if plot:
             file = f"{name}-{plot.__name__.removeprefix('plot_')}.svg"
@@ -367,7 +371,9 @@ def write_page(r, name, revision):
 
     section("Roofs: loops that only store", roof_table(r))
     section("Output in L2, one thread", cache_table(r, target), plot_bars)
-    section("Over size, one thread: GB/s", size_table(r, target, 1), plot_sizes)
+    if len(r.unique("size", ("block", "row3072"))) > 1:
+        title = "Over size, one thread: GB/s"
+        section(title, size_table(r, target, 1), plot_sizes)
     if r.threads > 1:
         title = f"{plural(r.threads, 'thread')}: speed over one thread's"
         section(title, thread_table(r, target), plot_threads)
