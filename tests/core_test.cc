@@ -95,18 +95,18 @@ TEST(Target, NoneOfThisCpuIsMissing) {
   std::vector<std::string> want;
 #if defined(__x86_64__)
 #if defined(__clang__) || !defined(_WIN32)  // CMakeLists.txt says why
-#ifndef __SANITIZE_ADDRESS__                // here too
+#ifndef __SANITIZE_ADDRESS__                // and here
   if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd")) {
     want.push_back("AVX3_ZEN4");
   }
 #ifndef __clang__  // clang 14 does not know the name
   if (__builtin_cpu_supports("avx512fp16")) want.push_back("AVX3_SPR");
 #endif
-#endif
   if (__builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
     want.push_back("AVX3");
   }
+#endif
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     want.push_back("AVX2");
   }
