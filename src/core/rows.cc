@@ -28,6 +28,14 @@ constexpr size_t kStreamBytes = 64 << 20;
 // What goes from cache to memory at a time: a batch of super-blocks in F32.
 constexpr size_t kStreamBuffer = 8 << 10;
 
+// With 16 bits, there is more work for a line than that costs, on Zen 3 (2 to
+// 20 % slower); on an Intel Xeon with AVX-512 it was 1.2 to 1.7 times as fast.
+bool StreamPays(DType out) {
+  if (out == DType::kF32) return true;
+  const std::string target = Target();
+  return target == "AVX3" || target == "AVX3_SPR";
+}
+
 // Kernel `run` on blocks that are `bytes` long and give `out` bytes each.
 void RunStreamed(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
                  uint8_t* to, size_t out) {
@@ -102,7 +110,8 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   const auto block_bytes = static_cast<size_t>(type.block_bytes);
   const bool copied = src_type == static_cast<int32_t>(out);
   const bool streamed = kHasStream && !copied &&
-                        static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
+                        static_cast<size_t>(n) >= kStreamBytes / SizeOf(out) &&
+                        StreamPays(out);
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
