@@ -40,9 +40,7 @@ template <>
 struct Unpack<Q8_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q8_0& b, float d, Sink& sink) {
-    sink.Row([&](auto tag, size_t i)
-                 DEQUANT_LAMBDA { return LoadCodes(tag, b.qs + i); },
-             HalfScaled{d, b.d});
+    sink.ByteRow(b.qs, HalfScaled{d, b.d});
   }
 };
 

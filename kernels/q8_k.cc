@@ -51,10 +51,7 @@ struct Unpack<Q8_K> {
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
     for (int i = 0; i < 256; i += 64) {
       EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
-        const int8_t* qs = b.qs + i + 32 * row;
-        sink.Row([&](auto tag, size_t j)
-                     DEQUANT_LAMBDA { return LoadCodes(tag, qs + j); },
-                 d * kUnit);
+        sink.ByteRow(b.qs + i + 32 * row, d * kUnit);
       });
     }
   }

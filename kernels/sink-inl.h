@@ -42,6 +42,12 @@ class Sink {
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     PutRow(codes, Formula(scale...), Formula(scale...));
   }
+  // A row of 32 bytes as they are.
+  template <class... F>
+  HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
+    Put(LoadCodes(p), Formula(scale...));
+    Put(LoadCodes(p + 16), Formula(scale...));
+  }
   // A row of 32 of which each half has a scale.
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {

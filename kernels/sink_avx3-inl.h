@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/codes-inl.h"
@@ -58,6 +59,16 @@ class Sink {
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     PutRow(Signed(codes(drow, size_t{0})), Formula(scale...),
            Formula(scale...));
+  }
+  template <class... F>
+  HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
+    const auto value = Formula(scale...);
+    if constexpr (kByHalf<T, std::remove_const_t<decltype(value)>>) {
+      PutRow(LoadCodes(drow, p), value, value);
+    } else {  // widened from memory: half of a vector takes that port too
+      PutFloats(FloatsOf(LoadCodes(p)), FloatsOf(LoadCodes(p + 16)), value,
+                value);
+    }
   }
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {
@@ -185,10 +196,15 @@ class Sink {
       const auto wide = hn::PromoteTo(hn::RebindToSigned<decltype(dh)>(), q);
       StoreRow(value0.OfCodes(dh, wide));
     } else {
-      StoreAs2<T>(df, value0(df, FloatsOf(hn::LowerHalf(di8, q))),
-                  value1(df, FloatsOf(hn::UpperHalf(di8, q))), to_);
-      to_ += 32 * sizeof(T);
+      PutFloats(FloatsOf(hn::LowerHalf(di8, q)),
+                FloatsOf(hn::UpperHalf(di8, q)), value0, value1);
     }
+  }
+  template <class Value0, class Value1>
+  HWY_INLINE void PutFloats(Floats lo, Floats hi, Value0 value0,
+                            Value1 value1) {
+    StoreAs2<T>(df, value0(df, lo), value1(df, hi), to_);
+    to_ += 32 * sizeof(T);
   }
 
   // The values of 0 to 3, in every four lanes.
