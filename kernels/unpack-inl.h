@@ -165,9 +165,8 @@ HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
 #if HWY_TARGET <= HWY_AVX3 && !HWY_COMPILER_MSVC
   // Broadcasts from memory are free, from registers they need AVX-512's busiest
   // port. Where output is the limit, they cost more than they save.
-  constexpr bool kByHalf =
-      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t>;
-  if constexpr (sizeof...(kIndex) == 2 || (sizeof(T) == 2 && !kByHalf)) {
+  if constexpr (sizeof...(kIndex) == 2 ||
+                (sizeof(T) == 2 && !kByHalf<T, HalfScaled>)) {
     asm("" : "+m"(scale));
   }
 #endif

@@ -297,9 +297,10 @@ TEST_F(ConvertTest, TheInputIsNeverTheOutput) {
   const std::string before = ReadFile(in_);
   std::vector<std::string> outs = {in_, dir_ / "hard", dir_ / "./in.gguf"};
   fs::create_hard_link(in_, dir_ / "hard");
-  std::error_code error;  // Windows has a privilege for it
-  fs::create_symlink(in_, dir_ / "soft", error);
-  if (fs::is_symlink(dir_ / "soft")) outs.push_back(dir_ / "soft");
+#ifndef _WIN32  // where links need a privilege
+  fs::create_symlink(in_, dir_ / "soft");
+  outs.push_back(dir_ / "soft");
+#endif
   ConvertOptions o;
   o.force = true;
   for (const std::string& out : outs) {

@@ -629,9 +629,13 @@ TEST_F(GgufTest, ReadsTheOldFileAfterARename) {
   const std::string path = Path(Baseline().Build());
   const GgufFile f = GgufFile::Open(path);
   WriteFile(dir_ / "other", "short");
+#ifdef _WIN32
   std::error_code error;
   std::filesystem::rename(dir_ / "other", path, error);
   if (error) GTEST_SKIP() << "an open file is not replaced here";
+#else
+  std::filesystem::rename(dir_ / "other", path);
+#endif
   std::vector<uint8_t> data(f.tensors()[2].bytes);
   EXPECT_NO_THROW(f.Read(f.tensors()[2], 0, data));
   EXPECT_NO_THROW(f.CheckUnchanged());

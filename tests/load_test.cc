@@ -220,9 +220,7 @@ TEST_F(LoadTest, WhatCannotFitIsAnErrorThatNamesTheTensor) {
     WriteFile(in_, Patched<uint64_t>(bytes, b.At("t1.dim0"), blocks * 128));
     std::error_code error;
     fs::resize_file(in_, b.At("t1.data") + blocks * 18, error);
-    if (error || fs::file_size(in_) < blocks * 18) {
-      GTEST_SKIP() << "no such sparse files here: " << error.message();
-    }
+    if (error) GTEST_SKIP() << "no such sparse files here: " << error.message();
     LoadOptions o;
     o.dtype = DType::kF32;
     ExpectError(o, {in_ + ": at byte ", "tensor 'huge'", "no memory", "GB"});

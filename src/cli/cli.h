@@ -68,6 +68,11 @@ void PrintJson(const nlohmann::ordered_json& json);
 void PrintWarnings(const std::string& path,
                    const std::vector<std::string>& warnings);
 
+/// From now on SIGINT, SIGTERM and SIGHUP ask to stop; a second one kills.
+void CatchStopSignals();
+/// The signal that asked to stop, 0 if none.
+int StopSignal();
+
 /// Progress of long work on stderr: a bar on a terminal; else nothing, or, if
 /// asked for, a line per 10 %. Stops the work after a stop signal.
 class ProgressDisplay {

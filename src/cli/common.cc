@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 
@@ -165,6 +166,18 @@ void PrintWarnings(const std::string& path,
               << Error(path, Error::kNoOffset, "", w).what() << '\n';
   }
 }
+
+namespace {
+
+volatile std::sig_atomic_t stop_signal = 0;
+
+extern "C" void OnStopSignal(int signal) { stop_signal = signal; }
+
+}  // namespace
+
+void CatchStopSignals() { OnStopSignals(OnStopSignal); }
+
+int StopSignal() { return stop_signal; }
 
 struct ProgressDisplay::State {
   using Clock = std::chrono::steady_clock;

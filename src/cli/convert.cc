@@ -3,7 +3,6 @@
 #include <iostream>
 
 #include "src/cli/cli.h"
-#include "src/cli/system.h"
 #include "src/file/text.h"
 #include "src/model/name_filter.h"
 

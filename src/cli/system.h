@@ -10,11 +10,9 @@ namespace dequant::cli {
 /// arguments behind the program's name, in UTF-8.
 std::vector<std::string> StartProgram(int argc, char** argv);
 
-/// From now on SIGINT, SIGTERM and SIGHUP (Ctrl-C, Ctrl-Break and a closed
-/// window on Windows) ask to stop; a second one kills.
-void CatchStopSignals();
-/// The signal that asked to stop, 0 if none.
-int StopSignal();
+/// The first SIGINT, SIGTERM or SIGHUP (Ctrl-C, Ctrl-Break and a closed window
+/// on Windows) goes to `handler`; a second one kills.
+void OnStopSignals(void (*handler)(int));
 
 /// Whether stderr is a terminal that knows escape sequences.
 bool StderrIsTerminal();

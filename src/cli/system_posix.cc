@@ -6,24 +6,16 @@
 #include "src/cli/system.h"
 
 namespace dequant::cli {
-namespace {
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-extern "C" void OnStopSignal(int signal) { stop_signal = signal; }
-
-}  // namespace
-
 std::vector<std::string> StartProgram(int argc, char** argv) {
   // A file over the limit of `ulimit -f` shall be an error with a message.
   std::signal(SIGXFSZ, SIG_IGN);
   return {argv + std::min(argc, 1), argv + argc};
 }
 
-void CatchStopSignals() {
+void OnStopSignals(void (*handler)(int)) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction action = {}, old = {};
-    action.sa_handler = OnStopSignal;
+    action.sa_handler = handler;
     action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
     // Under nohup SIGHUP stays ignored.
     if (::sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN) {
@@ -31,8 +23,6 @@ void CatchStopSignals() {
     }
   }
 }
-
-int StopSignal() { return stop_signal; }
 
 bool StderrIsTerminal() { return ::isatty(STDERR_FILENO) == 1; }
 

@@ -12,14 +12,6 @@
 #include "src/file/win32.h"
 
 namespace dequant::cli {
-namespace {
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-extern "C" void OnStopSignal(int signal) { stop_signal = signal; }
-
-}  // namespace
-
 std::vector<std::string> StartProgram(int argc, char** argv) {
   // Names are printed as UTF-8. The console outlives the program, and its next
   // one may count on what it was.
@@ -37,15 +29,13 @@ std::vector<std::string> StartProgram(int argc, char** argv) {
   return args;
 }
 
-void CatchStopSignals() {
+void OnStopSignals(void (*handler)(int)) {
   // The runtime forgets a handler once it has called it. Ctrl-Break is also
   // what a closed window and the end of a session become.
   for (const int signal : {SIGINT, SIGTERM, SIGBREAK}) {
-    std::signal(signal, OnStopSignal);
+    std::signal(signal, handler);
   }
 }
-
-int StopSignal() { return stop_signal; }
 
 bool StderrIsTerminal() {
   const HANDLE console = ::GetStdHandle(STD_ERROR_HANDLE);

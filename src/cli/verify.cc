@@ -4,7 +4,6 @@
 #include <iostream>
 
 #include "src/cli/cli.h"
-#include "src/cli/system.h"
 #include "src/file/text.h"
 
 namespace dequant::cli {
