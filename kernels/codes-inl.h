@@ -5,7 +5,8 @@
 //
 //   value = q * scale [+ offset]
 //
-// Codes are 128-bit work, the same on every target; AVX-512 takes a row of 32.
+// Codes are 128-bit work, the same on every target; AVX2 and AVX-512 take rows
+// of 32.
 //
 // Vectors never stand in structs or arrays: SVE's have no size.
 
@@ -55,9 +56,19 @@ constexpr hn::RebindToSigned<decltype(dcodes)> dsigned;
 using Codes = hn::Vec<decltype(dcodes)>;
 using SignedCodes = hn::Vec<decltype(dsigned)>;
 
+// A row of 32 codes. AVX-512 takes them at once, in order. AVX2 takes them in
+// turn: the first kRun in the lower 128-bit block, the next kRun in the upper,
+// and so on, from where the byte shuffle widens them in order.
 #if HWY_TARGET <= HWY_AVX3
-// A row of 32 codes: AVX-512 takes them at once.
 constexpr hn::FixedTag<uint8_t, 32> drow;
+#elif HWY_TARGET == HWY_AVX2
+template <size_t kRun>
+struct RowTag : hn::FixedTag<uint8_t, 32> {
+  // Which code byte i is.
+  static constexpr size_t Code(size_t i) {
+    return i % 16 / kRun * (2 * kRun) + i / 16 * kRun + i % kRun;
+  }
+};
 #endif
 
 template <class D>
@@ -73,6 +84,22 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LoadCodes(D d, const int8_t* p) {
   return hn::BitCast(hn::RebindToSigned<D>(),
                      LoadCodes(d, reinterpret_cast<const uint8_t*>(p)));
 }
+#if HWY_TARGET == HWY_AVX2
+HWY_INLINE Codes LoadCodes(RowTag<8> d, const uint8_t* p) {
+  const hn::Repartition<double, decltype(d)> df64;
+  const auto a = hn::BitCast(df64, hn::LoadDup128(d, p));
+  const auto b = hn::BitCast(df64, hn::LoadDup128(d, p + 16));
+  return Codes{_mm256_castpd_si256(_mm256_shuffle_pd(a.raw, b.raw, 0b1100))};
+}
+HWY_INLINE Codes LoadCodes(RowTag<4> d, const uint8_t* p) {
+  const hn::Repartition<float, decltype(d)> df32;
+  const auto a = hn::BitCast(df32, hn::LoadDup128(d, p));
+  const auto b = hn::BitCast(df32, hn::LoadDup128(d, p + 16));
+  const Codes even{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0x88))};
+  const Codes odd{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0xDD))};
+  return hn::ConcatUpperLower(d, odd, even);
+}
+#endif
 HWY_INLINE Codes LoadCodes(const uint8_t* p) { return LoadCodes(dcodes, p); }
 HWY_INLINE SignedCodes LoadCodes(const int8_t* p) {
   return LoadCodes(dcodes, p);
@@ -108,21 +135,97 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
-// Codes i on, as many as D has, of a row of 32 in 16 bytes: their low nibbles,
-// then their high ones.
-template <class D>
+#if HWY_TARGET == HWY_AVX2
+// Where the nibbles of a row are, of 16 bytes in each block; and its bits, of
+// four bytes.
+template <size_t kRun, size_t kGroup>
+struct RowPlaces {
+  alignas(32) uint8_t nibble[32];
+  alignas(32) uint32_t shift[8];
+  alignas(32) uint8_t byte[32];
+  alignas(32) uint8_t bit[32];
+  constexpr RowPlaces() : nibble{}, shift{}, byte{}, bit{} {
+    for (size_t i = 0; i < 32; ++i) {
+      const size_t code = RowTag<kRun>::Code(i);
+      nibble[i] =
+          static_cast<uint8_t>(code / (2 * kGroup) * kGroup + code % kGroup);
+      shift[i / 4] = code / kGroup % 2 * 4;
+      byte[i] = static_cast<uint8_t>(code / 8);
+      bit[i] = static_cast<uint8_t>(1 << code % 8);
+    }
+  }
+};
+template <size_t kRun, size_t kGroup = 16>
+inline constexpr RowPlaces<kRun, kGroup> kRowPlaces;
+#endif
+
+// What stands for codes below 16.
+template <class V>
+HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
+    const int8_t* values, V q) {
+  const hn::RebindToSigned<hn::DFromV<V>> d;
+  return hn::TableLookupBytes(hn::LoadDup128(d, values), Signed(q));
+}
+
+// Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
+// kGroup bytes, then their high ones.
+template <size_t kGroup = 16, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
+  static_assert(kGroup == 16 || kGroup == 8);
+  const hn::Repartition<uint64_t, D> du64;
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {
-    alignas(32) static constexpr uint32_t kShift[8] = {0, 0, 0, 0, 4, 4, 4, 4};
-    const hn::Repartition<uint32_t, D> du32;
-    const auto twice = hn::BitCast(du32, hn::LoadDup128(d, p));
-    return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du32, kShift))));
+    // All bytes twice, the second time four bits lower.
+    alignas(32) static constexpr uint64_t kShift[4] = {0, 4 * (kGroup == 8),
+                                                       4 * (kGroup == 16), 4};
+    const auto twice =
+        kGroup == 16 ? hn::BitCast(du64, hn::LoadDup128(d, p))
+                     : hn::ConcatUpperLower(du64, hn::Set(du64, Load64(p + 8)),
+                                            hn::Set(du64, Load64(p)));
+    return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift))));
   }
 #endif
   const hn::Vec<D> bytes = LoadCodes(d, p);
-  return i == 0 ? LowNibbles(bytes) : HighNibbles(bytes);
+  if constexpr (kGroup == 16) {
+    return i == 0 ? LowNibbles(bytes) : HighNibbles(bytes);
+  } else {
+    const auto lo = hn::BitCast(du64, LowNibbles(bytes));
+    const auto hi = hn::BitCast(du64, HighNibbles(bytes));
+    return hn::BitCast(d, i == 0 ? hn::InterleaveLower(du64, lo, hi)
+                                 : hn::InterleaveUpper(du64, lo, hi));
+  }
 }
+#if HWY_TARGET == HWY_AVX2
+template <size_t kGroup = 16, size_t kRun>
+HWY_INLINE Codes NibblesOfRow(RowTag<kRun> d, const uint8_t* p, size_t) {
+  constexpr const auto& kPlaces = kRowPlaces<kRun, kGroup>;
+  const hn::Repartition<uint32_t, decltype(dcodes)> du32;
+  const Codes bytes =
+      hn::TableLookupBytes(hn::LoadDup128(d, p), hn::Load(d, kPlaces.nibble));
+  return LowNibbles(hn::BitCast(
+      d, hn::Shr(hn::BitCast(du32, bytes), hn::Load(du32, kPlaces.shift))));
+}
+#endif
+
+// 32 bytes that several rows are made of: bytes(d, i) are those from i on, as
+// many as the tag d has.
+struct RowBytes {
+  const uint8_t* p;
+  template <class D>
+  HWY_INLINE hn::Vec<D> operator()(D d, size_t i) const {
+    return LoadCodes(d, p + i);
+  }
+};
+#if HWY_TARGET == HWY_AVX2
+// Loaded once.
+template <class Row>
+struct RowBytesInTurn {
+  Codes bytes;
+  HWY_INLINE explicit RowBytesInTurn(const uint8_t* p)
+      : bytes(LoadCodes(Row(), p)) {}
+  HWY_INLINE Codes operator()(Row, size_t) const { return bytes; }
+};
+#endif
 
 // Loops over blocks and groups must not become calls.
 #if HWY_COMPILER_MSVC || HWY_IS_ASAN
@@ -195,9 +298,17 @@ HWY_INLINE hn::Mask<D> CodeBits(D d, const uint8_t* p) {
   return hn::Dup128MaskFromMaskBits(d, Load16(p));
 #endif
 }
-HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(const uint8_t* p) {
-  return CodeBits(dcodes, p);
+#if HWY_TARGET == HWY_AVX2
+template <size_t kRun>
+HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun> d,
+                                               const uint8_t* p) {
+  constexpr const auto& kPlaces = kRowPlaces<kRun>;
+  const hn::Repartition<uint32_t, decltype(dcodes)> du32;
+  const Codes bits = hn::BitCast(d, hn::Set(du32, Load32(p)));
+  return hn::TestBit(hn::TableLookupBytes(bits, hn::Load(d, kPlaces.byte)),
+                     hn::Load(d, kPlaces.bit));
 }
+#endif
 
 // q * scale, and q * scale + offset, whose product must be exact in F32: fused
 // or not, it then has the same bits.
@@ -254,24 +365,25 @@ alignas(16) inline constexpr uint8_t kFour[16] = {0, 1, 2, 3, 0, 1, 2, 3,
                                                   0, 1, 2, 3, 0, 1, 2, 3};
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET_IS_NEON
-// Byte kAt of 32-bit lane i is code kFirst + kStep i, the others are 0.
-template <int kFirst, int kStep, int kAt>
+// Byte kAt of 32-bit lane i is code kFirst + kStep i, the others are 0; each
+// 128-bit block of a row starts again.
+template <int kFirst, int kStep, int kAt, bool kRow>
 struct WidenIndex {
   alignas(32) int8_t bytes[32];
   constexpr WidenIndex() : bytes{} {
     for (int i = 0; i < 32; ++i) {
-      bytes[i] =
-          static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * (i / 4) : -1);
+      const int lane = (kRow ? i % 16 : i) / 4;
+      bytes[i] = static_cast<int8_t>(i % 4 == kAt ? kFirst + kStep * lane : -1);
     }
   }
 };
-template <int kFirst, int kStep, int kAt>
-inline constexpr WidenIndex<kFirst, kStep, kAt> kWidenIndex;
+template <int kFirst, int kStep, int kAt, bool kRow>
+inline constexpr WidenIndex<kFirst, kStep, kAt, kRow> kWidenIndex;
 
-template <int kFirst, int kStep, int kAt, class V>
+template <int kFirst, int kStep, int kAt, bool kRow = false, class V>
 HWY_INLINE V WidenTo(V q) {
   const hn::Repartition<int8_t, hn::DFromV<V>> d;
-  const auto index = hn::Load(d, kWidenIndex<kFirst, kStep, kAt>.bytes);
+  const auto index = hn::Load(d, kWidenIndex<kFirst, kStep, kAt, kRow>.bytes);
   return hn::BitCast(hn::DFromV<V>(),
                      hn::TableLookupBytesOr0(hn::BitCast(d, q), index));
 }

@@ -65,45 +65,12 @@ struct Unpack<NVFP4> {
 
   template <class Sink>
   HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3
-    // Twice the bytes of each 16 elements, the second time four bits lower.
-    alignas(32) static constexpr uint64_t kShift[4] = {0, 4, 0, 4};
-    const hn::Repartition<uint64_t, decltype(drow)> d64;
-    const auto shift = hn::Load(d64, kShift);
-    EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
-      const uint8_t* qs = b.qs + 16 * row;
-      const auto twice = hn::ConcatUpperLower(d64, hn::Set(d64, Load64(qs + 8)),
-                                              hn::Set(d64, Load64(qs)));
-      const auto q = LowNibbles(hn::BitCast(drow, hn::Shr(twice, shift)));
-      const auto values = Signed(
-          hn::LoadDup128(drow, reinterpret_cast<const uint8_t*>(kValuesFp4)));
-      sink.Halves(hn::TableLookupBytes(values, Signed(q)), h.scale[2 * row],
-                  h.scale[2 * row + 1]);
-    });
-#else
-    const SignedCodes values = LoadCodes(kValuesFp4);
-    for (int i = 0; i < 4; i += 2) {
-      const Codes qs = LoadCodes(b.qs + 8 * i);
-      const SignedCodes lo =
-          hn::TableLookupBytes(values, Signed(LowNibbles(qs)));
-      const SignedCodes hi =
-          hn::TableLookupBytes(values, Signed(HighNibbles(qs)));
-      sink(LowHalves(lo, hi), h.scale[i]);
-      sink(HighHalves(lo, hi), h.scale[i + 1]);
+    for (size_t row = 0; row < 2; ++row) {
+      const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+        return ValuesOf(kValuesFp4, NibblesOfRow<8>(tag, b.qs + 16 * row, i));
+      };
+      sink.Halves(codes, h.scale + 2 * row);
     }
-#endif
-  }
-
-  // Elements 0-7 and 8-15 of the first and of the second 16.
-  HWY_INLINE static SignedCodes LowHalves(SignedCodes lo, SignedCodes hi) {
-    const hn::Repartition<uint64_t, decltype(dsigned)> d64;
-    return hn::BitCast(dsigned, hn::InterleaveLower(hn::BitCast(d64, lo),
-                                                    hn::BitCast(d64, hi)));
-  }
-  HWY_INLINE static SignedCodes HighHalves(SignedCodes lo, SignedCodes hi) {
-    const hn::Repartition<uint64_t, decltype(dsigned)> d64;
-    return hn::BitCast(dsigned, hn::InterleaveUpper(d64, hn::BitCast(d64, lo),
-                                                    hn::BitCast(d64, hi)));
   }
 
   // Half of the four E4M3 scales: the bits in place, the bias mended by an

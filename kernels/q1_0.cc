@@ -50,10 +50,11 @@ struct Unpack<Q1_0> {
       }
     } else {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
-        const uint8_t* qs = b.qs + 4 * i;
-        const Codes two = hn::Set(dcodes, 2);
-        sink.PairOfMany(hn::IfThenElseZero(CodeBits(qs), two),
-                        hn::IfThenElseZero(CodeBits(qs + 2), two), Minus1(), d);
+        const auto codes = [&](auto tag, size_t at) DEQUANT_LAMBDA {
+          return hn::IfThenElseZero(CodeBits(tag, b.qs + 4 * i + at / 8),
+                                    hn::Set(tag, 2));
+        };
+        sink.RowOfMany(codes, Minus1(), d);
       });
     }
   }

@@ -62,14 +62,17 @@ struct Unpack<Q3_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q3_K& b, const Header& h, Sink& sink) {
-    Row<0>(b, h.scale, sink);
-    Row<1>(b, h.scale, sink);
-    Row<2>(b, h.scale, sink);
-    Row<3>(b, h.scale, sink);
-    Row<4>(b, h.scale, sink);
-    Row<5>(b, h.scale, sink);
-    Row<6>(b, h.scale, sink);
-    Row<7>(b, h.scale, sink);
+    const auto hmask = sink.Bytes(b.hmask);
+    const auto lower = sink.Bytes(b.qs);
+    Row<0>(lower, hmask, h.scale, sink);
+    Row<1>(lower, hmask, h.scale, sink);
+    Row<2>(lower, hmask, h.scale, sink);
+    Row<3>(lower, hmask, h.scale, sink);
+    const auto upper = sink.Bytes(b.qs + 32);
+    Row<4>(upper, hmask, h.scale, sink);
+    Row<5>(upper, hmask, h.scale, sink);
+    Row<6>(upper, hmask, h.scale, sink);
+    Row<7>(upper, hmask, h.scale, sink);
   }
 
   // The 16 scales, 6 bits each, less 32. Not through memory: a load from
@@ -85,12 +88,12 @@ struct Unpack<Q3_K> {
   }
 
   // Elements 32 kRow to 32 kRow + 31 of the super-block.
-  template <int kRow, class Sink>
-  HWY_INLINE static void Row(const Q3_K& b, const float* scale, Sink& sink) {
-    const uint8_t* qs = b.qs + kRow / 4 * 32;
+  template <int kRow, class Bytes, class Sink>
+  HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
+                             Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      const auto low = Field<kRow % 4 * 2, 2>(LoadCodes(tag, qs + i));
-      const auto high = Field<kRow, 1, 2>(LoadCodes(tag, b.hmask + i));
+      const auto low = Field<kRow % 4 * 2, 2>(qs(tag, i));
+      const auto high = Field<kRow, 1, 2>(hmask(tag, i));
       return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 4)));
     };
     sink.Halves(codes, scale + 2 * kRow);

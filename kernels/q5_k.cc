@@ -67,28 +67,27 @@ struct Unpack<Q5_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
-    Pair<0>(b, h.scale, h.offset, sink);
-    Pair<1>(b, h.scale, h.offset, sink);
-    Pair<2>(b, h.scale, h.offset, sink);
-    Pair<3>(b, h.scale, h.offset, sink);
+    const auto qh = sink.Bytes(b.qh);
+    Pair<0>(b.qs, qh, h, sink);
+    Pair<1>(b.qs, qh, h, sink);
+    Pair<2>(b.qs, qh, h, sink);
+    Pair<3>(b.qs, qh, h, sink);
   }
 
   // Elements 64 kPair to 64 kPair + 63.
-  template <int kPair, class Sink>
-  HWY_INLINE static void Pair(const Q5_K& b, const float* scale,
-                              const float* offset, Sink& sink) {
+  template <int kPair, class Bytes, class Sink>
+  HWY_INLINE static void Pair(const uint8_t* all, Bytes qh, const Header& h,
+                              Sink& sink) {
     constexpr int r = 2 * kPair;
-    const uint8_t* qs = b.qs + 32 * kPair;
+    const auto qs = sink.Bytes(all + 32 * kPair);
     const auto low = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return hn::Or(LowNibbles(LoadCodes(tag, qs + i)),
-                    Field<r, 1, 4>(LoadCodes(tag, b.qh + i)));
+      return hn::Or(LowNibbles(qs(tag, i)), Field<r, 1, 4>(qh(tag, i)));
     };
     const auto high = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return hn::Or(HighNibbles(LoadCodes(tag, qs + i)),
-                    Field<r + 1, 1, 4>(LoadCodes(tag, b.qh + i)));
+      return hn::Or(HighNibbles(qs(tag, i)), Field<r + 1, 1, 4>(qh(tag, i)));
     };
-    sink.Row(low, scale[r], offset[r]);
-    sink.Row(high, scale[r + 1], offset[r + 1]);
+    sink.Row(low, h.scale[r], h.offset[r]);
+    sink.Row(high, h.scale[r + 1], h.offset[r + 1]);
   }
 };
 

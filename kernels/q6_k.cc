@@ -61,24 +61,25 @@ struct Unpack<Q6_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q6_K& b, const Header& h, Sink& sink) {
     for (int half = 0; half < 2; ++half) {
-      const uint8_t* ql = b.ql + 64 * half;
+      const auto ql0 = sink.Bytes(b.ql + 64 * half);
+      const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
+      const auto qh = sink.Bytes(b.qh + 32 * half);
       const float* s = h.scale + 8 * half;
-      const uint8_t* qh = b.qh + 32 * half;
-      Row<0, 0>(ql, qh, s, sink);
-      Row<0, 2>(ql + 32, qh, s + 2, sink);
-      Row<4, 4>(ql, qh, s + 4, sink);
-      Row<4, 6>(ql + 32, qh, s + 6, sink);
+      Row<0, 0>(ql0, qh, s, sink);
+      Row<0, 2>(ql1, qh, s + 2, sink);
+      Row<4, 4>(ql0, qh, s + 4, sink);
+      Row<4, 6>(ql1, qh, s + 6, sink);
     }
   }
 
   // 32 elements: four bits from bit kLow of ql, two above them from bit kHigh
   // of qh.
-  template <int kLow, int kHigh, class Sink>
-  HWY_INLINE static void Row(const uint8_t* ql, const uint8_t* qh,
-                             const float* scale, Sink& sink) {
+  template <int kLow, int kHigh, class Bytes, class Sink>
+  HWY_INLINE static void Row(Bytes ql, Bytes qh, const float* scale,
+                             Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      const auto low = Field<kLow, 4>(LoadCodes(tag, ql + i));
-      const auto high = Field<kHigh, 2, 4>(LoadCodes(tag, qh + i));
+      const auto low = Field<kLow, 4>(ql(tag, i));
+      const auto high = Field<kHigh, 2, 4>(qh(tag, i));
       return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 32)));
     };
     sink.Halves(codes, scale);

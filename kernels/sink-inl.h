@@ -1,7 +1,7 @@
 // blocks -> values, once per target: the sink that codes go to.
 //
 // Sink<T> turns codes into T and stores them: the only code that depends on the
-// vector's width or on the output type. AVX-512 has one of its own.
+// vector's width or on the output type. AVX2 and AVX-512 have their own.
 
 #if defined(DEQUANT_KERNELS_SINK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEQUANT_KERNELS_SINK_INL_H_
@@ -18,15 +18,13 @@
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
 
-#if HWY_TARGET > HWY_AVX3
+#if HWY_TARGET > HWY_AVX3 && HWY_TARGET != HWY_AVX2
 HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
 
-// Writes groups as T, one after the other. Codes, which are below 128, and
-// SignedCodes have a scale times kUnit; I8x16 is for codes that come in 128
-// bits and has the scale itself. With an offset, scale and code must have 24
-// bits between them.
+// Writes groups of codes as T, one after the other. Codes without a sign are
+// below 128. With an offset, scale and code must have 24 bits between them.
 template <typename T>
 class Sink {
  public:
@@ -35,6 +33,9 @@ class Sink {
   HWY_INLINE void operator()(V q, F... scale) {
     Put(q, Formula(scale...));
   }
+
+  // The bytes of rows, as codes(d, i) below may call them.
+  HWY_INLINE static RowBytes Bytes(const uint8_t* p) { return {p}; }
 
   // A row of 32 elements with one scale: codes(d, i) are codes i on, as many as
   // the tag d has.
@@ -60,21 +61,18 @@ class Sink {
   template <class Map, class... F>
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
     const Codes bytes = LoadCodes(p);
-    PutPair<kFewTables>(LowNibbles(bytes), HighNibbles(bytes), map,
-                        Formula(scale...));
+    PutPair(LowNibbles(bytes), HighNibbles(bytes), map, Formula(scale...));
   }
   // The same of the nibbles that start at bit kFrom of 32 bytes.
   template <int kFrom, class Map, class... F>
   HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
-    PutPair<kFewTables>(Field<kFrom, 4>(LoadCodes(p)),
-                        Field<kFrom, 4>(LoadCodes(p + 16)), map,
-                        Formula(scale...));
+    PutPair(Field<kFrom, 4>(LoadCodes(p)), Field<kFrom, 4>(LoadCodes(p + 16)),
+            map, Formula(scale...));
   }
 
   // Whether four values are looked up faster than computed, from bits as they
   // are: the look-up sees two bits of an index and needs no mask.
-  static constexpr bool kFourValues =
-      HWY_TARGET == HWY_AVX2 && hwy::IsSame<T, float>();
+  static constexpr bool kFourValues = false;
 
   // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
   // stand for what `map` makes of them; each half has a scale and an offset.
@@ -83,13 +81,6 @@ class Sink {
                           const float* offset) {
     const ScaledOffset value0{scale[0], offset[0]};
     const ScaledOffset value1{scale[1], offset[1]};
-#if HWY_TARGET == HWY_AVX2
-    if constexpr (sizeof(T) == 4) {
-      PutTwoBits<kFrom>(bytes(dcodes, size_t{0}), FourValues(map, value0));
-      PutTwoBits<kFrom>(bytes(dcodes, size_t{16}), FourValues(map, value1));
-      return;
-    }
-#endif
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
       return map(Field<kFrom, 2>(bytes(tag, i)));
     };
@@ -105,92 +96,29 @@ class Sink {
   template <int kFrom, class Map>
   HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes0,
                                 Codes bytes1) {
-#if HWY_TARGET == HWY_AVX2
-    if constexpr (sizeof(T) == 4) {
-      const auto four = FourValues(map, Formula(scale));
-      PutTwoBits<kFrom>(bytes0, four);
-      PutTwoBits<kFrom>(bytes1, four);
-      return;
-    }
-#endif
     PairOfMany(Field<kFrom, 2>(bytes0), Field<kFrom, 2>(bytes1), map, scale);
   }
-#if HWY_TARGET == HWY_AVX2
-  // Rows of codes of kBits bits, the lowest first; `map` gets two bits. If
-  // kFourValues.
-  template <int kBits, class Map, class... F>
-  HWY_INLINE void PackedRow(const uint8_t* p, Map map, F... scale) {
-    const auto value = Formula(scale...);
-    const hn::FixedTag<uint32_t, 8> du;
-    const auto four = FourValues(map, value);
-    EachOf(kTimes<kBits>, [&](size_t word) DEQUANT_LAMBDA {
-      const auto all = hn::Set(du, Load32(p + 4 * word));
-      EachOf(kTimes<32 / kBits / 8>, [&](size_t i) DEQUANT_LAMBDA {
-        const uint32_t* shift = kShifts<kBits>.of + 8 * i;
-        PutOfFour(four, hn::Shr(all, hn::LoadU(du, shift)));
-      });
-    });
-  }
-#endif
 
-  // Two groups of codes below 16 where more than these two have that scale.
+  // A row of codes below 16 where more than this one have that scale.
+  template <class Fn, class Map, class... F>
+  HWY_INLINE void RowOfMany(const Fn& codes, Map map, F... scale) {
+    PairOfMany(codes(dcodes, size_t{0}), codes(dcodes, size_t{16}), map,
+               scale...);
+  }
+  // Of two groups of codes.
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
-    PutPair<kTables>(q0, q1, map, Formula(scale...));
+    PutPair(q0, q1, map, Formula(scale...));
   }
-
-#if HWY_TARGET == HWY_AVX2
-  // A group as two vectors of integers.
-  template <class V>
-  HWY_INLINE void Widened(V lo, V hi, float scale) {
-    const hn::FixedTag<float, 8> df;
-    const Scaled value{scale};
-    StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
-                value(df, hn::ConvertTo(df, hi)), to_);
-    to_ += 16 * sizeof(T);
-  }
-#endif
 
  private:
-#if HWY_TARGET == HWY_AVX2
-  using Floats = hn::Vec<hn::FixedTag<float, 8>>;
-  using Indices = hn::Vec<hn::FixedTag<uint32_t, 8>>;
-
-  // The first codes of a vector.
-  template <class V>
-  HWY_INLINE static Floats FloatsOf(V q) {
-    return Widen<0, 1>(hn::FixedTag<float, 8>(), q);
-  }
-  // The values of 0 to 3, in every four lanes.
-  template <class Map, class Value>
-  HWY_INLINE static Floats FourValues(Map map, Value value) {
-    return value(hn::FixedTag<float, 8>(), FloatsOf(map(LoadCodes(kFour))));
-  }
-
-  template <int kFrom>
-  HWY_INLINE void PutTwoBits(Codes bytes, Floats four) {
-    const hn::FixedTag<uint32_t, 8> du;
-    PutOfFour(four,
-              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<0, 1, 0>(bytes))));
-    PutOfFour(four,
-              hn::ShiftRight<kFrom>(hn::BitCast(du, WidenTo<8, 1, 0>(bytes))));
-  }
-  HWY_INLINE void PutOfFour(Floats four, Indices index) {
-    const Floats v{_mm256_permutevar_ps(four.raw, index.raw)};
-    hn::StoreU(v, hn::FixedTag<float, 8>(), reinterpret_cast<float*>(to_));
-    to_ += 32;
-  }
-#endif
-  // Looked up are the bytes of 16-bit values. For two groups only, AVX2 gains
-  // with BF16.
+  // Looked up are the bytes of 16-bit values.
   static constexpr bool kTables =
       sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
-  static constexpr bool kFewTables =
-      HWY_TARGET == HWY_AVX2 ? hwy::IsSame<T, hwy::bfloat16_t>() : kTables;
 
-  template <bool kTable, class Map, class Value>
+  template <class Map, class Value>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, Value value) {
-    if constexpr (kTable && !kByHalf<T, Value>) {
+    if constexpr (kTables && !kByHalf<T, Value>) {
       PutFromTable(q0, q1, map(LoadCodes(kAllCodes)), value);
     } else {
       Put(map(q0), value);
@@ -240,13 +168,6 @@ class Sink {
   template <class V, class Fn>
   HWY_INLINE void Put(V q, Fn value) {
     const hn::CappedTag<float, 16> df;
-#if HWY_TARGET == HWY_AVX2
-    if constexpr (!hwy::IsSame<V, I8x16>()) {
-      PutTwice(df, q, value);
-    } else {
-      PutWide(df, q, value);
-    }
-#else
 #if HWY_HAVE_FLOAT16
     if constexpr (kByHalf<T, Fn>) {
       PutByHalf(hn::BitCast(di8, q), value);
@@ -255,66 +176,10 @@ class Sink {
     }
 #endif
     PutWide(df, hn::BitCast(di8, q), value);
-#endif
     to_ += 16 * sizeof(T);
   }
 
-#if HWY_TARGET == HWY_AVX2
-  template <int kFirst, int kStep, class DF, class V>
-  HWY_INLINE static hn::Vec<DF> Widen(DF df, V q) {
-    const hn::Rebind<int32_t, DF> di;
-    return hn::ConvertTo(df, hn::BitCast(di, WidenTo<kFirst, kStep, 3>(q)));
-  }
-  template <class DF, class V, class Fn>
-  HWY_INLINE void PutTwice(DF df, V q, Fn value) {
-    if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
-      hn::StoreU(hn::BitCast(dcodes, Narrowed(q, value)), dcodes, to_);
-    } else {
-      StoreAs2<T>(df, value(df, Widen<0, 1>(df, q)),
-                  value(df, Widen<8, 1>(df, q)), to_);
-    }
-  }
-
-  // 16 values as T, in order.
-  template <class V, class Fn>
-  HWY_INLINE static hn::Vec<hn::FixedTag<uint16_t, 16>> Narrowed(V q,
-                                                                 Fn value) {
-    const hn::FixedTag<float, 8> df;
-    if constexpr (hwy::IsSame<T, hwy::bfloat16_t>()) {
-      return Bf16InTurn(df, value(df, Widen<0, 2>(df, q)),
-                        value(df, Widen<1, 2>(df, q)));
-    } else {
-      return Narrow2<T>(df, value(df, Widen<0, 1>(df, q)),
-                        value(df, Widen<8, 1>(df, q)));
-    }
-  }
-
-  // `all`: what codes 0 to 15 stand for.
-  template <class V, class Fn>
-  HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
-    // The byte shuffle looks up the low and the high bytes.
-    alignas(16) static constexpr uint8_t kSplit[16] = {
-        0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
-    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
-    const auto table = hn::BitCast(dcodes, Narrowed(all, value));
-    const auto split =
-        hn::BitCast(du64, hn::TableLookupBytes(table, LoadCodes(kSplit)));
-    const auto first = hn::ConcatLowerLower(du64, split, split);
-    const auto second = hn::ConcatUpperUpper(du64, split, split);
-    const Codes low =
-        hn::BitCast(dcodes, hn::InterleaveLower(du64, first, second));
-    const Codes high =
-        hn::BitCast(dcodes, hn::InterleaveUpper(du64, first, second));
-    // Elements 0-7 of both groups, then 8-15 of both.
-    const Codes q{_mm256_castpd_si256(_mm256_shuffle_pd(
-        _mm256_castsi256_pd(q0.raw), _mm256_castsi256_pd(q1.raw), 0b1100))};
-    const Codes lo = hn::TableLookupBytes(low, q);
-    const Codes hi = hn::TableLookupBytes(high, q);
-    hn::StoreU(hn::InterleaveLower(dcodes, lo, hi), dcodes, to_);
-    hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 32);
-    to_ += 64;
-  }
-#elif !HWY_HAVE_SCALABLE
+#if !HWY_HAVE_SCALABLE
   template <class V, class Fn>
   HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
     const hn::FixedTag<int16_t, 8> di16;
@@ -357,8 +222,8 @@ class Sink {
   // A template on the tag: `if constexpr` on its size then drops the others.
   template <class DF, class Fn>
   HWY_INLINE void PutWide(DF df, I8x16 q, Fn value) {
-    const hn::Rebind<int32_t, DF> di32;
 #if HWY_HAVE_SCALABLE
+    const hn::Rebind<int32_t, DF> di32;
     const hn::Rebind<int8_t, DF> dq;
     int8_t bytes[16];
     hn::StoreU(q, di8, bytes);
@@ -367,27 +232,18 @@ class Sink {
       StoreAs<T>(df, value(df, hn::ConvertTo(df, wide)), to_ + i * sizeof(T));
     }
 #else
-    constexpr size_t kLanes = hn::MaxLanes(df);
-    if constexpr (kLanes == 8) {
-      const auto lo = hn::PromoteTo(di32, hn::LowerHalf(q));
-      const auto hi =
-          hn::PromoteTo(di32, hn::UpperHalf(hn::Half<decltype(di8)>(), q));
-      StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
-                  value(df, hn::ConvertTo(df, hi)), to_);
-    } else {
 #if HWY_TARGET_IS_NEON
-      StoreAs2<T>(df, value(df, FromTop<0>(df, q)),
-                  value(df, FromTop<4>(df, q)), to_);
-      StoreAs2<T>(df, value(df, FromTop<8>(df, q)),
-                  value(df, FromTop<12>(df, q)), to_ + 8 * sizeof(T));
+    StoreAs2<T>(df, value(df, FromTop<0>(df, q)), value(df, FromTop<4>(df, q)),
+                to_);
+    StoreAs2<T>(df, value(df, FromTop<8>(df, q)), value(df, FromTop<12>(df, q)),
+                to_ + 8 * sizeof(T));
 #else
-      const hn::FixedTag<int16_t, 8> di16;
-      const auto lo = hn::PromoteLowerTo(di16, q);
-      const auto hi = hn::PromoteUpperTo(di16, q);
-      PutHalf(df, lo, value, to_);
-      PutHalf(df, hi, value, to_ + 8 * sizeof(T));
+    const hn::FixedTag<int16_t, 8> di16;
+    const auto lo = hn::PromoteLowerTo(di16, q);
+    const auto hi = hn::PromoteUpperTo(di16, q);
+    PutHalf(df, lo, value, to_);
+    PutHalf(df, hi, value, to_ + 8 * sizeof(T));
 #endif
-    }
 #endif
   }
 

@@ -48,6 +48,8 @@ inline constexpr PackedLanes<kBits> kPackedLanes;
 template <typename T>
 class Sink {
  public:
+  using LookedUpRow = hn::FixedTag<uint8_t, 32>;
+
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
 
   template <class V>
@@ -55,6 +57,7 @@ class Sink {
     StoreAs<T>(df, Formula(scale)(df, FloatsOf(q)), to_);
     to_ += 16 * sizeof(T);
   }
+  HWY_INLINE static RowBytes Bytes(const uint8_t* p) { return {p}; }
   template <class Fn, class... F>
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     PutRow(Signed(codes(drow, size_t{0})), Formula(scale...),

@@ -57,11 +57,11 @@ template <>
 struct Unpack<TQ1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3
-    Digits<5>(d, sink, LoadCodes(drow, b.qs));
-#else
-    Digits<5>(d, sink, LoadCodes(b.qs), LoadCodes(b.qs + 16));
-#endif
+    if constexpr (requires { typename Sink::LookedUpRow; }) {
+      Digits<5>(d, sink, LoadCodes(typename Sink::LookedUpRow(), b.qs));
+    } else {
+      Digits<5>(d, sink, LoadCodes(b.qs), LoadCodes(b.qs + 16));
+    }
     const Codes v0 = LoadCodes(b.qs + 32), v1 = Next(v0), v2 = Next(v1);
     const Codes v3 = Next(v2), v4 = Next(v3);
     Digits<1>(d, sink, v0, v1);

@@ -21,6 +21,7 @@
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
 #include "kernels/sink-inl.h"
+#include "kernels/sink_avx2-inl.h"
 #include "kernels/sink_avx3-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -162,11 +163,13 @@ HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
                   DEQUANT_LAMBDA { ok = Unpack<B>::Takes(block(i)) && ok; });
   }
   if (HWY_UNLIKELY(!ok)) return false;
-#if HWY_TARGET <= HWY_AVX3 && !HWY_COMPILER_MSVC
+#if (HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_AVX2) && !HWY_COMPILER_MSVC
   // Broadcasts from memory are free, from registers they need AVX-512's busiest
-  // port. Where output is the limit, they cost more than they save.
+  // port, and AVX2 has no registers for two scales. Where output is the limit,
+  // they cost more than they save.
   if constexpr (sizeof...(kIndex) == 2 ||
-                (sizeof(T) == 2 && !kByHalf<T, HalfScaled>)) {
+                (HWY_TARGET != HWY_AVX2 && sizeof(T) == 2 &&
+                 !kByHalf<T, HalfScaled>)) {
     asm("" : "+m"(scale));
   }
 #endif
