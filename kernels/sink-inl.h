@@ -232,18 +232,28 @@ class Sink {
       StoreAs<T>(df, value(df, hn::ConvertTo(df, wide)), to_ + i * sizeof(T));
     }
 #else
+    constexpr size_t kLanes = hn::MaxLanes(df);
+    if constexpr (kLanes == 8) {  // SVE_256
+      const hn::Rebind<int32_t, DF> di32;
+      const auto lo = hn::PromoteTo(di32, hn::LowerHalf(q));
+      const auto hi =
+          hn::PromoteTo(di32, hn::UpperHalf(hn::Half<decltype(di8)>(), q));
+      StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
+                  value(df, hn::ConvertTo(df, hi)), to_);
+    } else {
 #if HWY_TARGET_IS_NEON
-    StoreAs2<T>(df, value(df, FromTop<0>(df, q)), value(df, FromTop<4>(df, q)),
-                to_);
-    StoreAs2<T>(df, value(df, FromTop<8>(df, q)), value(df, FromTop<12>(df, q)),
-                to_ + 8 * sizeof(T));
+      StoreAs2<T>(df, value(df, FromTop<0>(df, q)),
+                  value(df, FromTop<4>(df, q)), to_);
+      StoreAs2<T>(df, value(df, FromTop<8>(df, q)),
+                  value(df, FromTop<12>(df, q)), to_ + 8 * sizeof(T));
 #else
-    const hn::FixedTag<int16_t, 8> di16;
-    const auto lo = hn::PromoteLowerTo(di16, q);
-    const auto hi = hn::PromoteUpperTo(di16, q);
-    PutHalf(df, lo, value, to_);
-    PutHalf(df, hi, value, to_ + 8 * sizeof(T));
+      const hn::FixedTag<int16_t, 8> di16;
+      const auto lo = hn::PromoteLowerTo(di16, q);
+      const auto hi = hn::PromoteUpperTo(di16, q);
+      PutHalf(df, lo, value, to_);
+      PutHalf(df, hi, value, to_ + 8 * sizeof(T));
 #endif
+    }
 #endif
   }
 

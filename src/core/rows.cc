@@ -25,8 +25,9 @@ constexpr int64_t ElementsPerThread(DType out) {
 // An output this large does not stay in a cache, so that reading its lines
 // before they are written, as plain stores do, is for nothing.
 constexpr size_t kStreamBytes = 64 << 20;
-// What goes from cache to memory at a time: a batch of super-blocks in F32.
-constexpr size_t kStreamBuffer = 8 << 10;
+// What goes from cache to memory at a time: so little that the next blocks are
+// computed while it is on its way, and enough for a few super-blocks.
+constexpr size_t kStreamBuffer = 4 << 10;
 
 // With 16 bits, there is more work for a line than that costs, on Zen 3 (2 to
 // 20 % slower); on an Intel Xeon with AVX-512 it was 1.2 to 1.7 times as fast.
