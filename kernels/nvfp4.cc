@@ -65,12 +65,12 @@ struct Unpack<NVFP4> {
 
   template <class Sink>
   HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
-    for (size_t row = 0; row < 2; ++row) {
+    EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
       const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
         return ValuesOf(kValuesFp4, NibblesOfRow<8>(tag, b.qs + 16 * row, i));
       };
       sink.Halves(codes, h.scale + 2 * row);
-    }
+    });
   }
 
   // Half of the four E4M3 scales: the bits in place, the bias mended by an
