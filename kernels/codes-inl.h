@@ -217,7 +217,7 @@ struct RowBytes {
   }
 };
 #if HWY_TARGET == HWY_AVX2
-// Loaded once.
+// Loaded once. (A vector of AVX2 has a size and may stand here.)
 template <class Row>
 struct RowBytesInTurn {
   Codes bytes;
