@@ -85,19 +85,22 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LoadCodes(D d, const int8_t* p) {
                      LoadCodes(d, reinterpret_cast<const uint8_t*>(p)));
 }
 #if HWY_TARGET == HWY_AVX2
-HWY_INLINE Codes LoadCodes(RowTag<8> d, const uint8_t* p) {
-  const hn::Repartition<double, decltype(d)> df64;
-  const auto a = hn::BitCast(df64, hn::LoadDup128(d, p));
-  const auto b = hn::BitCast(df64, hn::LoadDup128(d, p + 16));
+// A row of two groups, each of which stands in both blocks.
+HWY_INLINE Codes InTurn(RowTag<8>, Codes q0, Codes q1) {
+  const hn::Repartition<double, decltype(dcodes)> df64;
+  const auto a = hn::BitCast(df64, q0), b = hn::BitCast(df64, q1);
   return Codes{_mm256_castpd_si256(_mm256_shuffle_pd(a.raw, b.raw, 0b1100))};
 }
-HWY_INLINE Codes LoadCodes(RowTag<4> d, const uint8_t* p) {
-  const hn::Repartition<float, decltype(d)> df32;
-  const auto a = hn::BitCast(df32, hn::LoadDup128(d, p));
-  const auto b = hn::BitCast(df32, hn::LoadDup128(d, p + 16));
+HWY_INLINE Codes InTurn(RowTag<4> d, Codes q0, Codes q1) {
+  const hn::Repartition<float, decltype(dcodes)> df32;
+  const auto a = hn::BitCast(df32, q0), b = hn::BitCast(df32, q1);
   const Codes even{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0x88))};
   const Codes odd{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0xDD))};
   return hn::ConcatUpperLower(d, odd, even);
+}
+template <size_t kRun>
+HWY_INLINE Codes LoadCodes(RowTag<kRun> d, const uint8_t* p) {
+  return InTurn(d, LoadCodes(dcodes, p), LoadCodes(dcodes, p + 16));
 }
 #endif
 HWY_INLINE Codes LoadCodes(const uint8_t* p) { return LoadCodes(dcodes, p); }
@@ -282,21 +285,10 @@ struct Minus1 {
 // (LoadMaskBits may read eight bytes.)
 template <class D>
 HWY_INLINE hn::Mask<D> CodeBits(D d, const uint8_t* p) {
-#if HWY_TARGET == HWY_AVX2
-  alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
-                                                    1, 1, 1, 1, 1, 1, 1, 1};
-  alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128,
-                                                   1, 2, 4, 8, 16, 32, 64, 128};
-  const hn::Repartition<uint16_t, D> du16;
-  const Codes bits = hn::BitCast(d, hn::Set(du16, Load16(p)));
-  return hn::TestBit(hn::TableLookupBytes(bits, LoadCodes(kByte)),
-                     LoadCodes(kBit));
-#else
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) return hn::Mask<D>{Load32(p)};
 #endif
   return hn::Dup128MaskFromMaskBits(d, Load16(p));
-#endif
 }
 #if HWY_TARGET == HWY_AVX2
 template <size_t kRun>

@@ -166,11 +166,7 @@ class Sink {
   }
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
-    const hn::Repartition<double, decltype(dcodes)> df64;
-    const auto a = hn::BitCast(df64, q0), b = hn::BitCast(df64, q1);
-    const Codes row{
-        _mm256_castpd_si256(_mm256_shuffle_pd(a.raw, b.raw, 0b1100))};
-    PutFromTable(row, map, Formula(scale...));
+    PutFromTable(InTurn(LookedUpRow(), q0, q1), map, Formula(scale...));
   }
 
  private:
