@@ -281,6 +281,13 @@ struct Minus1 {
   }
 };
 
+// What few codes stand for, for tables of values with a scale times kUnit; and
+// bits that are set in all codes, whatever they are.
+struct TwoBitCodes {
+  static constexpr float kOf[4] = {0, 1 / kUnit, 2 / kUnit, 3 / kUnit};
+  static constexpr uint8_t kInAll = 0;
+};
+
 // The mask of as many bits at p as D has codes, the lowest bit first.
 // (LoadMaskBits may read eight bytes.)
 template <class D>
@@ -302,8 +309,8 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun> d,
 }
 #endif
 
-// q * scale, and q * scale + offset, whose product must be exact in F32: fused
-// or not, it then has the same bits.
+// q * scale, and q * scale + offset, whose product must be exact in F32:
+// fused or not, it then has the same bits.
 struct Scaled {
   float scale;
   template <class D, class V>

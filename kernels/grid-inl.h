@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <iterator>
 
 #include "kernels/tables/grids.h"
 #include "kernels/unpack-inl.h"
@@ -150,6 +151,79 @@ HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
   return hn::TestBit(PerRow(bytes, g), bit);
 }
 
+// The magnitudes of a grid's rows, for tables; which bits of a byte tell them
+// apart, and what these are in all.
+struct Iq2Bytes {
+  static constexpr float kOf[4] = {8, 25, 0, 43};
+  // Look-ups of x86 ignore bits 4 to 6.
+  static constexpr uint8_t kInAll = HWY_ARCH_X86 ? 8 : 0;
+  template <class V>
+  HWY_INLINE static V Index(V bytes) {
+    if constexpr (HWY_ARCH_X86) return bytes;
+    return Field<0, 2>(bytes);
+  }
+};
+struct Iq1Bytes {  // with an offset, without a sign
+  static constexpr float kOf[4] = {1, 7, 9, 0};
+  static constexpr uint8_t kInAll = 0;
+  template <class V>
+  HWY_INLINE static V Index(V bytes) {
+    return Field<2, 2>(bytes);
+  }
+};
+struct Iq3xxsBytes {
+  static constexpr float kOf[8] = {4 / kUnit,  12 / kUnit, 20 / kUnit,
+                                   28 / kUnit, 36 / kUnit, 44 / kUnit,
+                                   52 / kUnit, 62 / kUnit};
+  static constexpr uint8_t kInAll = 0;
+  template <class V>
+  HWY_INLINE static V Index(V bytes) {
+    return Field<3, 3, 1>(bytes);
+  }
+};
+struct Iq3sBytes {
+  static constexpr float kOf[8] = {1 / kUnit,  3 / kUnit, 5 / kUnit,
+                                   7 / kUnit,  9 / kUnit, 11 / kUnit,
+                                   13 / kUnit, 15 / kUnit};
+  static constexpr uint8_t kInAll = 1;
+  template <class V>
+  HWY_INLINE static V Index(V bytes) {
+    return bytes;
+  }
+};
+
+// Rows as codes: 16, or 32, which for AVX2 have the order of RowTag<8>.
+template <class Grid, class Index>
+HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
+#if HWY_TARGET <= HWY_AVX2
+  // Blends are cheaper than inserts.
+  const hn::FixedTag<uint64_t, 4> d64;
+  const hn::FixedTag<uint8_t, 32> d;
+  const auto eight = [&](size_t r) HWY_ATTR {
+    if constexpr (sizeof(grid[0]) == 8) {
+      return hn::Set(d64, grid[i[r]]);
+    } else {
+      const hn::FixedTag<uint32_t, 8> d32;
+      return hn::BitCast(d64, hn::OddEven(hn::Set(d32, grid[i[2 * r + 1]]),
+                                          hn::Set(d32, grid[i[2 * r]])));
+    }
+  };
+  constexpr size_t kSecond = HWY_TARGET == HWY_AVX2 ? 2 : 1;
+  const auto lower = hn::OddEven(eight(kSecond), eight(0));
+  const auto upper = hn::OddEven(eight(3), eight(3 - kSecond));
+  return hn::BitCast(d, hn::ConcatUpperLower(d64, upper, lower));
+#else
+  if constexpr (sizeof(grid[0]) == 8) {
+    return hn::BitCast(du8,
+                       hn::Dup128VecFromValues(du64, grid[i[0]], grid[i[1]]));
+  } else {
+    return hn::BitCast(
+        du8, hn::Dup128VecFromValues(du32, grid[i[0]], grid[i[1]], grid[i[2]],
+                                     grid[i[3]]));
+  }
+#endif
+}
+
 // What each of a block's 32 rows of 8 has, signs or an offset, as groups of two
 // rows want it. Group g has numbers 2 g and 2 g + 1.
 #if HWY_TARGET == HWY_AVX2
@@ -178,6 +252,36 @@ HWY_INLINE void StoreOffsets(I8x16 offsets, size_t half, RowData& to) {
              to.of + 16 * half);
   hn::StoreU(hn::PromoteTo(drow, hn::UpperHalf(dhalf, offsets)), drow,
              to.of + 16 * half + 8);
+}
+
+// The same of four rows as bytes of RowTag<8>: signs as top bits, and offsets.
+struct RowDataPlaces {
+  alignas(32) uint8_t sign_byte[32];
+  alignas(32) uint8_t sign_bit[32];
+  alignas(32) uint8_t offset[32];
+  constexpr RowDataPlaces() : sign_byte{}, sign_bit{}, offset{} {
+    for (size_t i = 0; i < 32; ++i) {
+      const size_t code = RowTag<8>::Code(i), bit = code % 8 + 1;
+      offset[i] = static_cast<uint8_t>(code / 8 * 4);
+      sign_byte[i] = static_cast<uint8_t>(offset[i] + bit / 8);
+      sign_bit[i] = static_cast<uint8_t>(1 << bit % 8);
+    }
+  }
+};
+inline constexpr RowDataPlaces kRowDataPlaces;
+HWY_INLINE Codes FourOf(const RowData& rows, size_t four,
+                        const uint8_t* places) {
+  const auto* p = reinterpret_cast<const uint8_t*>(rows.of + 4 * four);
+  return hn::TableLookupBytes(LoadCodes(p), hn::Load(dcodes, places));
+}
+HWY_INLINE Codes SignsOf(const RowData& signs, size_t four) {
+  const Codes bits = FourOf(signs, four, kRowDataPlaces.sign_byte);
+  return hn::IfThenElseZero(
+      hn::TestBit(bits, hn::Load(dcodes, kRowDataPlaces.sign_bit)),
+      hn::Set(dcodes, 0x80));
+}
+HWY_INLINE Codes OffsetsOf(const RowData& offsets, size_t four) {
+  return FourOf(offsets, four, kRowDataPlaces.offset);
 }
 
 // 8 codes: one row of 8 or two of 4; those times 2^24.
@@ -239,64 +343,39 @@ HWY_INLINE U8x16 LoadHalf(const RowData& rows, size_t g) {
 }
 
 #if HWY_TARGET <= HWY_AVX3
-// 32 codes: four rows of 8 or eight of 4. Blends are cheaper than inserts.
-template <class Grid, class Index>
-HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
-  const hn::Repartition<uint64_t, decltype(drow)> d64;
-  const auto four = [&](auto a, auto b, auto c, auto d) HWY_ATTR {
-    return hn::ConcatUpperLower(d64, hn::OddEven(d, c), hn::OddEven(b, a));
-  };
-  if constexpr (sizeof(grid[0]) == 8) {
-    const auto row = [&](size_t r)
-                         HWY_ATTR { return hn::Set(d64, grid[i[r]]); };
-    return Signed(hn::BitCast(drow, four(row(0), row(1), row(2), row(3))));
-  } else {
-    const auto two = [&](size_t r) HWY_ATTR {
-      const hn::Repartition<uint32_t, decltype(drow)> d32;
-      return hn::BitCast(d64, hn::OddEven(hn::Set(d32, grid[i[r + 1]]),
-                                          hn::Set(d32, grid[i[r]])));
-    };
-    return Signed(hn::BitCast(drow, four(two(0), two(2), two(4), two(6))));
-  }
-}
-
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowData& signs, size_t row, float scale0,
-                          float scale1, Sink& sink) {
-  const auto q = LoadRows(grid, index);
+HWY_INLINE void PutSigned32(const Grid& grid, const Index* index,
+                            const RowData& signs, size_t row, float scale0,
+                            float scale1, Sink& sink) {
+  const auto q = Signed(LoadRows(grid, index));
   const hn::DFromV<decltype(q)> d;
   const auto minus = hn::RebindMask(d, CodeBits(drow, signs.of + 4 * row));
   sink.Halves(hn::MaskedSubOr(q, minus, hn::Zero(d), q), scale0, scale1);
 }
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowData& offsets, size_t row, float scale0,
-                          float scale1, Sink& sink) {
+HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
+                            const RowData& offsets, size_t row, float scale0,
+                            float scale1, Sink& sink) {
   const hn::Repartition<uint32_t, decltype(drow)> d32;
   const auto four =
       hn::BitCast(drow, hn::Set(d32, Load32(offsets.of + 4 * row)));
   const auto offset = hn::TableLookupBytes(four, hn::Load(drow, kPerRow[0]));
-  sink.Halves(hn::Add(LoadRows(grid, index), Signed(offset)), scale0, scale1);
+  sink.Halves(Signed(hn::Add(LoadRows(grid, index), offset)), scale0, scale1);
 }
 #else
-template <class Grid, class Index>
-HWY_INLINE I8x16 LoadRows(const Grid& grid, const Index* i) {
-  if constexpr (sizeof(grid[0]) == 8) {
-    return hn::BitCast(di8,
-                       hn::Dup128VecFromValues(du64, grid[i[0]], grid[i[1]]));
-  } else {
-    return hn::BitCast(
-        di8, hn::Dup128VecFromValues(du32, grid[i[0]], grid[i[1]], grid[i[2]],
-                                     grid[i[3]]));
-  }
+HWY_INLINE Codes SignsOf(const RowData& signs, size_t g) {
+  return hn::IfThenElseZero(GroupBits(LoadHalf(signs, g), g % 8),
+                            hn::Set(du8, 0x80));
+}
+HWY_INLINE Codes OffsetsOf(const RowData& offsets, size_t g) {
+  return PerRow(LoadHalf(offsets, g), g % 8);
 }
 
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned16(const Grid& grid, const Index* index,
                             const RowData& signs, size_t g, float scale,
                             Sink& sink) {
-  const I8x16 q = LoadRows(grid, index);
+  const I8x16 q = Signed(LoadRows(grid, index));
   const auto minus = hn::RebindMask(di8, GroupBits(LoadHalf(signs, g), g % 8));
   sink(hn::MaskedSubOr(q, minus, hn::Zero(di8), q), scale);
 }
@@ -304,8 +383,7 @@ template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
                             const RowData& offsets, size_t g, float scale,
                             Sink& sink) {
-  const U8x16 offset = PerRow(LoadHalf(offsets, g), g % 8);
-  sink(hn::Add(LoadRows(grid, index), Signed(offset)), scale);
+  sink(Signed(hn::Add(LoadRows(grid, index), OffsetsOf(offsets, g))), scale);
 }
 #endif  // AVX-512
 #endif
@@ -314,21 +392,90 @@ HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
 // 32 codes: four rows of 8 or eight of 4, with the signs or the offsets of row
 // `row` of the block, as two groups of 16.
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutSigned(const Grid& grid, const Index* index,
-                          const RowData& signs, size_t row, float scale0,
-                          float scale1, Sink& sink) {
+HWY_INLINE void PutSigned32(const Grid& grid, const Index* index,
+                            const RowData& signs, size_t row, float scale0,
+                            float scale1, Sink& sink) {
   constexpr size_t kRows = 16 / sizeof(grid[0]);
   PutSigned16(grid, index, signs, 2 * row, scale0, sink);
   PutSigned16(grid, index + kRows, signs, 2 * row + 1, scale1, sink);
 }
 template <class Grid, class Index, class Sink>
-HWY_INLINE void PutOffset(const Grid& grid, const Index* index,
-                          const RowData& offsets, size_t row, float scale0,
-                          float scale1, Sink& sink) {
+HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
+                            const RowData& offsets, size_t row, float scale0,
+                            float scale1, Sink& sink) {
   PutOffset16(grid, index, offsets, 2 * row, scale0, sink);
   PutOffset16(grid, index + 2, offsets, 2 * row + 1, scale1, sink);
 }
 #endif
+
+#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+// A block by tables of values, two bytes each: of(i, put) calls put(index,
+// sign) with those of the next kLookedUp elements, but for their groups.
+constexpr size_t kLookedUp = HWY_TARGET == HWY_AVX2 ? 32 : 16;
+template <class Bytes, size_t kPerScale, class Sink, class Of>
+HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of) {
+  constexpr size_t kGroups = 16 / std::size(Bytes::kOf);
+  constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
+  EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t table) DEQUANT_LAMBDA {
+    const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+      EachOf(kTimes<kUses>, [&](size_t i) DEQUANT_LAMBDA {
+        of(kUses * table + i, [&](Codes index, Codes sign) DEQUANT_LAMBDA {
+          sink.PutSigned(IndexOf<Bytes, kPerScale>(index, i), sign, low, high);
+        });
+      });
+    };
+    sink.template OfGroups<Bytes>(use, scale + kGroups * table);
+  });
+}
+#endif
+
+// A block of 256: index(i) are the indices of the 32 elements from 32 i on,
+// scale[i] is that of the next kPerScale.
+template <class Bytes, size_t kPerScale, class Grid, class Index, class Sink>
+HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
+                          const RowData& signs, const float* scale,
+                          Sink& sink) {
+#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+  if constexpr (Sink::kGroupTables) {
+    constexpr size_t kTimesIndex = 32 / kLookedUp;
+    const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
+      const auto* rows = index(i / kTimesIndex) +
+                         i % kTimesIndex * (kLookedUp / sizeof(grid[0]));
+      put(Bytes::Index(LoadRows(grid, rows)), SignsOf(signs, i));
+    };
+    PutFromTables<Bytes, kPerScale>(scale, sink, of);
+    return;
+  }
+#endif
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    const float* scales = scale + 32 / kPerScale * i;
+    PutSigned32(grid, index(i), signs, i, scales[0], scales[32 / kPerScale - 1],
+                sink);
+  });
+}
+template <class Bytes, size_t kPerScale, class Grid, class Sink>
+HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
+                          const RowData& offsets, const float* scale,
+                          Sink& sink) {
+#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+  if constexpr (Sink::kGroupTables) {
+    const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
+      const Codes q = hn::Add(LoadRows(grid, index + kLookedUp / 8 * i),
+                              OffsetsOf(offsets, i));
+      const Codes magnitude = hn::BitCast(dcodes, hn::Abs(Signed(q)));
+      put(Bytes::Index(magnitude), hn::And(q, hn::Set(dcodes, 0x80)));
+    };
+    PutFromTables<Bytes, kPerScale>(scale, sink, of);
+    return;
+  }
+#endif
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    const float* scales = scale + 32 / kPerScale * i;
+    PutOffset32(grid, index + 4 * i, offsets, i, scales[0],
+                scales[32 / kPerScale - 1], sink);
+  });
+}
+
 // Scales for them, of rows of 8: what Read gets, mended.
 constexpr float kRowUnit = HWY_TARGET == HWY_AVX2 ? 1.0f / kUnit : 1.0f;
 

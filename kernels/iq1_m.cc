@@ -80,10 +80,7 @@ struct Unpack<IQ1_M> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_M&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      PutOffset(kGridIq1, h.row + 4 * row, h.delta, row, h.scale[2 * row],
-                h.scale[2 * row + 1], sink);
-    });
+    PutOffset<Iq1Bytes, 16>(kGridIq1, h.row, h.delta, h.scale, sink);
   }
 };
 

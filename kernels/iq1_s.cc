@@ -76,10 +76,7 @@ struct Unpack<IQ1_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      const float scale = h.scale[row];
-      PutOffset(kGridIq1, h.row + 4 * row, h.delta, row, scale, scale, sink);
-    });
+    PutOffset<Iq1Bytes, 32>(kGridIq1, h.row, h.delta, h.scale, sink);
   }
 
   alignas(16) static constexpr uint8_t kFourTimes[2][16] = {

@@ -71,10 +71,9 @@ struct Unpack<IQ2_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      PutSigned(kGridIq2s, h.row + 4 * row, h.signs, row, h.scale[2 * row],
-                h.scale[2 * row + 1], sink);
-    });
+    const auto index = [&](size_t row)
+                           DEQUANT_LAMBDA { return h.row + 4 * row; };
+    PutSigned<Iq2Bytes, 16>(kGridIq2s, index, h.signs, h.scale, sink);
   }
 };
 

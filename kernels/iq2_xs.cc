@@ -74,10 +74,9 @@ struct Unpack<IQ2_XS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XS&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      PutSigned(kGridIq2xs, h.row + 4 * row, h.signs, row, h.scale[2 * row],
-                h.scale[2 * row + 1], sink);
-    });
+    const auto index = [&](size_t row)
+                           DEQUANT_LAMBDA { return h.row + 4 * row; };
+    PutSigned<Iq2Bytes, 16>(kGridIq2xs, index, h.signs, h.scale, sink);
   }
 };
 

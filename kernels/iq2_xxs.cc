@@ -69,10 +69,9 @@ struct Unpack<IQ2_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      const float scale = h.scale[row];
-      PutSigned(kGridIq2xxs, b.qs + 8 * row, h.signs, row, scale, scale, sink);
-    });
+    const auto index = [&](size_t row)
+                           DEQUANT_LAMBDA { return b.qs + 8 * row; };
+    PutSigned<Iq2Bytes, 32>(kGridIq2xxs, index, h.signs, h.scale, sink);
   }
 };
 

@@ -73,10 +73,9 @@ struct Unpack<IQ3_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      const float scale = h.scale[row];
-      PutSigned(kGridIq3s, h.row + 8 * row, h.signs, row, scale, scale, sink);
-    });
+    const auto index = [&](size_t row)
+                           DEQUANT_LAMBDA { return h.row + 8 * row; };
+    PutSigned<Iq3sBytes, 32>(kGridIq3s, index, h.signs, h.scale, sink);
   }
 };
 

@@ -66,10 +66,9 @@ struct Unpack<IQ3_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      const float scale = h.scale[row];
-      PutSigned(kGridIq3xxs, b.qs + 8 * row, h.signs, row, scale, scale, sink);
-    });
+    const auto index = [&](size_t row)
+                           DEQUANT_LAMBDA { return b.qs + 8 * row; };
+    PutSigned<Iq3xxsBytes, 32>(kGridIq3xxs, index, h.signs, h.scale, sink);
   }
 };
 

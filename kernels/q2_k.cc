@@ -62,17 +62,8 @@ struct Unpack<Q2_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q2_K& b, const Header& h, Sink& sink) {
-    for (int half = 0; half < 2; ++half) {
-      const uint8_t* qs = b.qs + 32 * half;
-      const auto bytes = [&](auto tag, size_t i)
-                             DEQUANT_LAMBDA { return LoadCodes(tag, qs + i); };
-      const float* scale = h.scale + 8 * half;
-      const float* offset = h.offset + 8 * half;
-      sink.template TwoBits<0>(bytes, Same(), scale, offset);
-      sink.template TwoBits<2>(bytes, Same(), scale + 2, offset + 2);
-      sink.template TwoBits<4>(bytes, Same(), scale + 4, offset + 4);
-      sink.template TwoBits<6>(bytes, Same(), scale + 6, offset + 6);
-    }
+    sink.TwoBitRows(b.qs, h.scale, h.offset);
+    sink.TwoBitRows(b.qs + 32, h.scale + 8, h.offset + 8);
   }
 };
 

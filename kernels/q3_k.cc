@@ -62,13 +62,13 @@ struct Unpack<Q3_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q3_K& b, const Header& h, Sink& sink) {
-    const auto hmask = sink.Bytes(b.hmask);
-    const auto lower = sink.Bytes(b.qs);
+    const auto hmask = sink.LookedUpBytes(b.hmask);
+    const auto lower = sink.LookedUpBytes(b.qs);
     Row<0>(lower, hmask, h.scale, sink);
     Row<1>(lower, hmask, h.scale, sink);
     Row<2>(lower, hmask, h.scale, sink);
     Row<3>(lower, hmask, h.scale, sink);
-    const auto upper = sink.Bytes(b.qs + 32);
+    const auto upper = sink.LookedUpBytes(b.qs + 32);
     Row<4>(upper, hmask, h.scale, sink);
     Row<5>(upper, hmask, h.scale, sink);
     Row<6>(upper, hmask, h.scale, sink);
@@ -87,16 +87,27 @@ struct Unpack<Q3_K> {
     return hn::Sub(hn::BitCast(di8, codes), hn::Set(di8, 32));
   }
 
+  struct Minus4 {
+    static constexpr float kOf[8] = {-4 / kUnit, -3 / kUnit, -2 / kUnit,
+                                     -1 / kUnit, 0,          1 / kUnit,
+                                     2 / kUnit,  3 / kUnit};
+    static constexpr uint8_t kInAll = 0;
+    template <class V>
+    HWY_INLINE auto operator()(V q) const {
+      return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 4)));
+    }
+  };
+
   // Elements 32 kRow to 32 kRow + 31 of the super-block.
   template <int kRow, class Bytes, class Sink>
   HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
                              Sink& sink) {
+    constexpr int kFrom = Sink::kEightFrom;
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      const auto low = Field<kRow % 4 * 2, 2>(qs(tag, i));
-      const auto high = Field<kRow, 1, 2>(hmask(tag, i));
-      return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 4)));
+      return hn::Or(Field<kRow % 4 * 2, 2, kFrom>(qs(tag, i)),
+                    Field<kRow, 1, kFrom + 2>(hmask(tag, i)));
     };
-    sink.Halves(codes, scale + 2 * kRow);
+    sink.HalvesOfEight(codes, Minus4(), scale + 2 * kRow);
   }
 };
 

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include "hwy/highway.h"
 #include "kernels/codes-inl.h"
@@ -23,10 +24,29 @@ HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
 
+// What is added to 16 codes, in which kInAll is set, for indices of a table of
+// groups.
+template <class Values, size_t kPerScale>
+HWY_INLINE Codes IndexOf(Codes q, size_t of_table) {
+  constexpr bool kFour = std::size(Values::kOf) == 4;
+  const size_t group = of_table / (kPerScale / 16);
+  const size_t bits = (kFour ? 4 * group : group) ^ Values::kInAll;
+  return hn::Xor(q, hn::Set(dcodes, static_cast<uint8_t>(bits)));
+}
+// From the order of the groups' values in vectors to that of the index.
+alignas(16) inline constexpr uint8_t kOrderOfTwo[16] = {
+    0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
+alignas(16) inline constexpr uint8_t kOrderOfFour[16] = {
+    0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+
 // Writes groups of codes as T, one after the other. Codes without a sign are
 // below 128. With an offset, scale and code must have 24 bits between them.
 template <typename T>
 class Sink {
+  // Looked up are the bytes of 16-bit values.
+  static constexpr bool kTables =
+      sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
+
  public:
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V, class... F>
@@ -55,6 +75,28 @@ class Sink {
     PutRow(codes, Formula(scale[0]), Formula(scale[1]));
   }
 
+  // The same of codes below 8, from bit kEightFrom on, which stand for what
+  // `map` makes of them; LookedUpBytes are for these.
+  static constexpr int kEightFrom = kTables ? 1 : 0;
+  HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
+  template <class Fn, class Map>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
+#if !HWY_HAVE_SCALABLE
+    if constexpr (kGroupTables) {
+      const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
+      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+        PutFromTable(IndexOf<Map, 16>(q0, 0), low, high);
+        PutFromTable(IndexOf<Map, 16>(q1, 1), low, high);
+      };
+      OfGroups<Map>(use, scale);
+      return;
+    }
+#endif
+    const auto mapped = [&](auto tag, size_t i)
+                            DEQUANT_LAMBDA { return map(codes(tag, i)); };
+    Halves(mapped, scale);
+  }
+
   // A row of nibbles in 16 bytes, the low ones first, which stand for what
   // `map` makes of 0 to 15, with one scale. Where that is less work, T is
   // computed once for each of the 16 codes, and looked up.
@@ -70,23 +112,61 @@ class Sink {
             map, Formula(scale...));
   }
 
+  // Whether groups with few values have a table of them: of four codes (Values
+  // has what they stand for) for each of four scales, an index is the code in
+  // bits 0 and 1, the group in bits 2 and 3; of eight for each of two, the
+  // group is in bit 0.
+  static constexpr bool kGroupTables = kTables;
+#if !HWY_HAVE_SCALABLE
+  // use(low, high): the low and high bytes of 16 values, which the byte shuffle
+  // looks up.
+  template <class Values, class Use, class... Offset>
+  HWY_INLINE static void OfGroups(const Use& use, const float* scale,
+                                  Offset... offset) {
+    constexpr bool kFour = std::size(Values::kOf) == 4;
+    const hn::FixedTag<float, 4> df;
+    // Of four, each for all groups; or four of one group.
+    const auto lanes = [&](size_t i) DEQUANT_LAMBDA {
+      if constexpr (!kFour) {
+        return hn::Mul(hn::LoadU(df, Values::kOf + 4 * (i % 2)),
+                       hn::Set(df, scale[i / 2]));
+      } else if constexpr (sizeof...(Offset) == 0) {
+        return hn::Mul(hn::Set(df, Values::kOf[i]), hn::LoadU(df, scale));
+      } else {
+        return hn::MulAdd(hn::Set(df, Values::kOf[i]), hn::LoadU(df, scale),
+                          hn::LoadU(df, offset...));
+      }
+    };
+    const auto order = LoadCodes(kFour ? kOrderOfFour : kOrderOfTwo);
+    const auto first = Narrow2<T>(df, lanes(0), lanes(1));
+    const auto second = Narrow2<T>(df, lanes(2), lanes(3));
+    use(hn::TableLookupBytes(LowBytes(first, second), order),
+        hn::TableLookupBytes(HighBytes(first, second), order));
+  }
+  HWY_INLINE void PutFromTable(Codes q, Codes low, Codes high) {
+    PutBytes(hn::TableLookupBytes(low, q), hn::TableLookupBytes(high, q));
+  }
+  // With the top bits of `sign` in those of the values.
+  HWY_INLINE void PutSigned(Codes q, Codes sign, Codes low, Codes high) {
+    PutBytes(hn::TableLookupBytes(low, q),
+             hn::Xor(hn::TableLookupBytes(high, q), sign));
+  }
+#endif
+
   // Whether four values are looked up faster than computed, from bits as they
   // are: the look-up sees two bits of an index and needs no mask.
   static constexpr bool kFourValues = false;
 
-  // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
-  // stand for what `map` makes of them; each half has a scale and an offset.
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBits(const Fn& bytes, Map map, const float* scale,
-                          const float* offset) {
-    const ScaledOffset value0{scale[0], offset[0]};
-    const ScaledOffset value1{scale[1], offset[1]};
-    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return map(Field<kFrom, 2>(bytes(tag, i)));
-    };
-    PutRow(codes, value0, value1);
+  // Four rows of 2-bit fields in 32 bytes, the first in their lowest bits; each
+  // half of a row has a scale and an offset.
+  HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
+                             const float* offset) {
+    const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
+    TwoBitRowPair<0>(bytes0, bytes1, scale, offset);
+    TwoBitRowPair<4>(bytes0, bytes1, scale + 4, offset + 4);
   }
-  // The same where more than these have that scale.
+  // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
+  // stand for what `map` makes of them, where more than these have that scale.
   template <int kFrom, class Fn, class Map>
   HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
     TwoBitsOfMany<kFrom>(map, scale, bytes(dcodes, size_t{0}),
@@ -112,10 +192,6 @@ class Sink {
   }
 
  private:
-  // Looked up are the bytes of 16-bit values.
-  static constexpr bool kTables =
-      sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
-
   template <class Map, class Value>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, Value value) {
     if constexpr (kTables && !kByHalf<T, Value>) {
@@ -179,6 +255,31 @@ class Sink {
     to_ += 16 * sizeof(T);
   }
 
+  // Two rows, from bit kFrom on.
+  template <int kFrom>
+  HWY_INLINE void TwoBitRowPair(Codes bytes0, Codes bytes1, const float* scale,
+                                const float* offset) {
+    const Codes q0 = Field<kFrom, 2>(bytes0), q1 = Field<kFrom, 2>(bytes1);
+    const Codes q2 = Field<kFrom + 2, 2>(bytes0);
+    const Codes q3 = Field<kFrom + 2, 2>(bytes1);
+#if !HWY_HAVE_SCALABLE
+    if constexpr (kGroupTables) {
+      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+        PutFromTable(IndexOf<TwoBitCodes, 16>(q0, 0), low, high);
+        PutFromTable(IndexOf<TwoBitCodes, 16>(q1, 1), low, high);
+        PutFromTable(IndexOf<TwoBitCodes, 16>(q2, 2), low, high);
+        PutFromTable(IndexOf<TwoBitCodes, 16>(q3, 3), low, high);
+      };
+      OfGroups<TwoBitCodes>(use, scale, offset);
+      return;
+    }
+#endif
+    Put(q0, Formula(scale[0], offset[0]));
+    Put(q1, Formula(scale[1], offset[1]));
+    Put(q2, Formula(scale[2], offset[2]));
+    Put(q3, Formula(scale[3], offset[3]));
+  }
+
 #if !HWY_HAVE_SCALABLE
   template <class V, class Fn>
   HWY_INLINE void PutFromTable(Codes q0, Codes q1, V all, Fn value) {
@@ -188,23 +289,29 @@ class Sink {
     const auto half = [&](auto q) DEQUANT_LAMBDA {
       const auto lo = hn::ConvertTo(df, hn::PromoteLowerTo(di, q));
       const auto hi = hn::ConvertTo(df, hn::PromoteUpperTo(di, q));
-      return hn::BitCast(dcodes, Narrow2<T>(df, value(df, lo), value(df, hi)));
+      return Narrow2<T>(df, value(df, lo), value(df, hi));
     };
     const I8x16 codes = hn::BitCast(di8, all);
     const auto first = half(hn::PromoteLowerTo(di16, codes));
     const auto second = half(hn::PromoteUpperTo(di16, codes));
-    // One table for the low bytes of the 16 values, one for the high bytes.
-    const Codes low = hn::ConcatEven(dcodes, second, first);
-    const Codes high = hn::ConcatOdd(dcodes, second, first);
-    const auto put = [&](Codes q) DEQUANT_LAMBDA {
-      const Codes lo = hn::TableLookupBytes(low, q);
-      const Codes hi = hn::TableLookupBytes(high, q);
-      hn::StoreU(hn::InterleaveLower(dcodes, lo, hi), dcodes, to_);
-      hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 16);
-      to_ += 32;
-    };
-    put(q0);
-    put(q1);
+    const Codes low = LowBytes(first, second), high = HighBytes(first, second);
+    PutFromTable(q0, low, high);
+    PutFromTable(q1, low, high);
+  }
+  template <class V>
+  HWY_INLINE static Codes LowBytes(V first, V second) {
+    return hn::ConcatEven(dcodes, hn::BitCast(dcodes, second),
+                          hn::BitCast(dcodes, first));
+  }
+  template <class V>
+  HWY_INLINE static Codes HighBytes(V first, V second) {
+    return hn::ConcatOdd(dcodes, hn::BitCast(dcodes, second),
+                         hn::BitCast(dcodes, first));
+  }
+  HWY_INLINE void PutBytes(Codes low, Codes high) {
+    hn::StoreU(hn::InterleaveLower(dcodes, low, high), dcodes, to_);
+    hn::StoreU(hn::InterleaveUpper(dcodes, low, high), dcodes, to_ + 16);
+    to_ += 32;
   }
 #endif
 

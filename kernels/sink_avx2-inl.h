@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <type_traits>
 
 #include "hwy/highway.h"
@@ -23,6 +24,46 @@
 HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
+
+// The values of four codes, or of eight, as the lanes of two vectors that make
+// a table of four groups, or of two.
+template <class Values, bool kInTurn>
+struct TableLanes {
+  alignas(32) float of[2][8];
+  constexpr TableLanes() : of{} {
+    constexpr bool kEight = std::size(Values::kOf) == 8;
+    for (size_t i = 0; i < 8; ++i) {
+      of[0][i] = Values::kOf[kEight ? i : i / 4 * (kInTurn ? 2 : 1)];
+      of[1][i] =
+          Values::kOf[kEight ? i
+                             : i / 4 * (kInTurn ? 2 : 1) + (kInTurn ? 1 : 2)];
+    }
+  }
+};
+template <class Values, bool kInTurn>
+inline constexpr TableLanes<Values, kInTurn> kTableLanes;
+
+// What is added to the codes of a row of RowTag<8>, in which kInAll is set, for
+// indices of such a table.
+template <size_t kGroups, size_t kPerScale, uint8_t kInAll>
+struct GroupsOfRows {
+  alignas(32) uint8_t of[4][32];
+  constexpr GroupsOfRows() : of{} {
+    for (size_t row = 0; row < 4; ++row) {
+      for (size_t i = 0; i < 32; ++i) {
+        const size_t group = kPerScale == 32 ? row : 2 * row + i / 8 % 2;
+        const size_t bits = group % kGroups << (kGroups == 4 ? 2 : 0);
+        of[row][i] = static_cast<uint8_t>(bits ^ kInAll);
+      }
+    }
+  }
+};
+template <class Values, size_t kPerScale>
+HWY_INLINE Codes IndexOf(Codes row, size_t row_of_table) {
+  constexpr size_t kGroups = 16 / std::size(Values::kOf);
+  static constexpr GroupsOfRows<kGroups, kPerScale, Values::kInAll> kGroupsOf;
+  return hn::Xor(row, hn::Load(dcodes, kGroupsOf.of[row_of_table]));
+}
 
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
 template <typename T>
@@ -74,9 +115,15 @@ class Sink {
            Formula(scale[1]));
   }
 
+  // Whether 16 values are computed for each row of nibbles. Of those that stand
+  // for themselves it is only BF16 that is less work then.
+  template <class Map>
+  static constexpr bool kByTable = kIsBf16 || (sizeof(T) == 2 &&
+                                               !hwy::IsSame<Map, Same>());
+
   template <class Map, class... F>
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
-    if constexpr (kIsBf16) {
+    if constexpr (kByTable<Map>) {
       PutFromTable(NibblesOfRow(RowTag<8>(), p, 0), map, Formula(scale...));
     } else {
       const Codes bytes = LoadCodes(p);
@@ -86,7 +133,7 @@ class Sink {
   }
   template <int kFrom, class Map, class... F>
   HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
-    if constexpr (kIsBf16) {
+    if constexpr (kByTable<Map>) {
       PutFromTable(Field<kFrom, 4>(LoadCodes(RowTag<8>(), p)), map,
                    Formula(scale...));
     } else {
@@ -97,18 +144,28 @@ class Sink {
 
   static constexpr bool kFourValues = std::is_same_v<T, float>;
 
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBits(const Fn& bytes, Map map, const float* scale,
-                          const float* offset) {
-    const ScaledOffset value0{scale[0], offset[0]};
-    const ScaledOffset value1{scale[1], offset[1]};
-    const Codes q0 = bytes(dcodes, size_t{0}), q1 = bytes(dcodes, size_t{16});
+  HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
+                             const float* offset) {
     if constexpr (kFourValues) {
-      PutTwoBits<kFrom>(q0, q1, FourValues(map, value0),
-                        FourValues(map, value1));
+      const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
+      const auto four = [&](size_t i) DEQUANT_LAMBDA {
+        return FourValues(Same(), Formula(scale[i], offset[i]));
+      };
+      PutTwoBits<0>(bytes0, bytes1, four(0), four(1));
+      PutTwoBits<2>(bytes0, bytes1, four(2), four(3));
+      PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
+      PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
     } else {
-      PutPair(map(Field<kFrom, 2>(q0)), map(Field<kFrom, 2>(q1)), value0,
-              value1);
+      const Codes bytes = LoadCodes(LookedUpRow(), p);
+      const auto put = [&](Codes q0, Codes q1, size_t i) DEQUANT_LAMBDA {
+        const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+          PutFromTable(IndexOf<TwoBitCodes, 16>(q0, 0), low, high);
+          PutFromTable(IndexOf<TwoBitCodes, 16>(q1, 1), low, high);
+        };
+        OfGroups<TwoBitCodes>(use, scale + i, offset + i);
+      };
+      put(Field<0, 2>(bytes), Field<2, 2>(bytes), 0);
+      put(Field<4, 2>(bytes), Field<6, 2>(bytes), 4);
     }
   }
   template <int kFrom, class Fn, class Map>
@@ -167,6 +224,67 @@ class Sink {
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
     PutFromTable(InTurn(LookedUpRow(), q0, q1), map, Formula(scale...));
+  }
+
+  // Whether groups with few values have a table of them, not of codes below 16;
+  // and the bit of such a code below 8 that is its first in an index.
+  static constexpr bool kGroupTables = sizeof(T) == 2;
+  static constexpr int kEightFrom = kGroupTables ? 1 : 0;
+
+  HWY_INLINE static RowBytesInTurn<LookedUpRow> LookedUpBytes(
+      const uint8_t* p) {
+    return RowBytesInTurn<LookedUpRow>(p);
+  }
+  template <class Fn, class Map>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
+    const Codes q = codes(LookedUpRow(), size_t{0});
+    if constexpr (kGroupTables) {
+      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+        PutFromTable(IndexOf<Map, 16>(q, 0), low, high);
+      };
+      OfGroups<Map>(use, scale);
+    } else {
+      PutRow(map(q), Formula(scale[0]), Formula(scale[1]));
+    }
+  }
+
+  // Four values (Values has them) for each of four scales: an index is the code
+  // in bits 0 and 1, the group in bits 2 and 3. Or eight for each of two: the
+  // group in bit 0.
+  template <class Values, class Use, class... Offset>
+  HWY_INLINE static void OfGroups(const Use& use, const float* scale,
+                                  Offset... offset) {
+    constexpr const auto& kLanes = kTableLanes<Values, kIsBf16>;
+    const auto load = [](const float* of, size_t group) DEQUANT_LAMBDA {
+      if constexpr (std::size(Values::kOf) == 4) return hn::LoadDup128(df, of);
+      return hn::Set(df, of[group]);
+    };
+    const auto lanes = [&](size_t i) DEQUANT_LAMBDA {
+      const Floats value = hn::Load(df, kLanes.of[i]);
+      if constexpr (sizeof...(Offset) == 0) {
+        return hn::Mul(value, load(scale, i));
+      } else {
+        return hn::MulAdd(value, load(scale, i), load(offset..., i));
+      }
+    };
+    // Pairs of bytes, each of two values of a group.
+    alignas(16) static constexpr uint8_t kPairs[16] = {
+        0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15};
+    const U16x16 values = Narrowed(lanes(0), lanes(1));
+    if constexpr (std::size(Values::kOf) == 4) {
+      Split<uint16_t>(use, values, kIsBf16 ? kLowHigh : kPairs);
+    } else {
+      using Unit = std::conditional_t<kIsBf16, uint64_t, uint8_t>;
+      Split<Unit>(use, values, kLowHigh);
+    }
+  }
+  HWY_INLINE void PutFromTable(Codes row, Codes low, Codes high) {
+    PutBytes(hn::TableLookupBytes(low, row), hn::TableLookupBytes(high, row));
+  }
+  // With the top bits of `sign` in those of the values.
+  HWY_INLINE void PutSigned(Codes row, Codes sign, Codes low, Codes high) {
+    PutBytes(hn::TableLookupBytes(low, row),
+             hn::Xor(hn::TableLookupBytes(high, row), sign));
   }
 
  private:
@@ -254,40 +372,48 @@ class Sink {
   // A row of RowTag<8>, looked up in what `map` makes of 0 to 15.
   template <class Map, class Value0>
   HWY_INLINE void PutFromTable(Codes row, Map map, Value0 value) {
-    // The byte shuffle looks up the low and the high bytes.
-    alignas(16) static constexpr uint8_t kSplit[16] = {
-        0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
-    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
-    const auto table =
-        hn::BitCast(dcodes, Narrowed(map(LoadCodes(kAllCodes)), value));
-    const auto split =
-        hn::BitCast(du64, hn::TableLookupBytes(table, LoadCodes(kSplit)));
-    const auto first = hn::ConcatLowerLower(du64, split, split);
-    const auto second = hn::ConcatUpperUpper(du64, split, split);
-    const Codes low =
-        hn::BitCast(dcodes, hn::InterleaveLower(du64, first, second));
-    const Codes high =
-        hn::BitCast(dcodes, hn::InterleaveUpper(du64, first, second));
-    const Codes lo = hn::TableLookupBytes(low, row);
-    const Codes hi = hn::TableLookupBytes(high, row);
-    hn::StoreU(hn::InterleaveLower(dcodes, lo, hi), dcodes, to_);
-    hn::StoreU(hn::InterleaveUpper(dcodes, lo, hi), dcodes, to_ + 32);
-    to_ += 64;
+    constexpr int kFirst1 = kIsBf16 ? 1 : 8, kStep = kIsBf16 ? 2 : 1;
+    const auto q = map(LoadCodes(kAllCodes));
+    const Floats v0 = value(df, Value(WidenTo<0, kStep, 3>(q)));
+    const Floats v1 = value(df, Value(WidenTo<kFirst1, kStep, 3>(q)));
+    const auto use = [&](Codes low, Codes high)
+                         DEQUANT_LAMBDA { PutFromTable(row, low, high); };
+    Split<uint64_t>(use, Narrowed(v0, v1), kLowHigh);
   }
-  // 16 values, in order.
-  template <class V, class Value0>
-  HWY_INLINE static U16x16 Narrowed(V q, Value0 value) {
+  // Eight values and eight, BF16 in turn. Not rounded like a row's: what is
+  // looked up waits for this.
+  HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {
     if constexpr (kIsBf16) {
-      // Not like those of a row: what is looked up waits for this.
-      const auto even = value(df, Value(WidenTo<0, 2, 3>(q)));
-      const auto odd = value(df, Value(WidenTo<1, 2, 3>(q)));
-      return hn::OddEven(hn::BitCast(du16, RoundedBf16(df, odd)),
-                         hn::BitCast(du16, Bf16Bits(df, even)));
+      return hn::OddEven(hn::BitCast(du16, RoundedBf16(df, v1)),
+                         hn::BitCast(du16, Bf16Bits(df, v0)));
     } else {
-      return Narrow2<T>(df, value(df, Value(WidenTo<0, 1, 3>(q))),
-                        value(df, Value(WidenTo<8, 1, 3>(q))));
+      return Narrow2<T>(df, v0, v1);
     }
   }
+  // The bytes of 16 values, which `order` takes to eight low and eight high
+  // ones in each block; then Units of one block and the other are in turn.
+  template <typename Unit, class Use>
+  HWY_INLINE static void Split(const Use& use, U16x16 values,
+                               const uint8_t* order) {
+    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
+    const hn::Repartition<Unit, decltype(dcodes)> dunit;
+    const auto split = hn::BitCast(
+        du64,
+        hn::TableLookupBytes(hn::BitCast(dcodes, values), LoadCodes(order)));
+    const auto first =
+        hn::BitCast(dunit, hn::ConcatLowerLower(du64, split, split));
+    const auto second =
+        hn::BitCast(dunit, hn::ConcatUpperUpper(du64, split, split));
+    use(hn::BitCast(dcodes, hn::InterleaveLower(dunit, first, second)),
+        hn::BitCast(dcodes, hn::InterleaveUpper(dunit, first, second)));
+  }
+  HWY_INLINE void PutBytes(Codes low, Codes high) {
+    hn::StoreU(hn::InterleaveLower(dcodes, low, high), dcodes, to_);
+    hn::StoreU(hn::InterleaveUpper(dcodes, low, high), dcodes, to_ + 32);
+    to_ += 64;
+  }
+  alignas(16) static constexpr uint8_t kLowHigh[16] = {
+      0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
 
   uint8_t* to_;
 };

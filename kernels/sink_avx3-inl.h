@@ -45,6 +45,23 @@ struct PackedLanes {
 template <int kBits>
 inline constexpr PackedLanes<kBits> kPackedLanes;
 
+// How eight groups of 2-bit codes, 16 elements each, share a table of 32: the
+// code of each lane of its two vectors; and what the elements of four rows add
+// to their indices.
+struct EightGroups {
+  alignas(64) float code[2][16];
+  alignas(64) uint16_t of_row[4][32];
+  constexpr EightGroups() : code{}, of_row{} {
+    for (int i = 0; i < 32; ++i) {
+      code[i / 16][i % 16] = static_cast<float>(i / 8);
+      for (int row = 0; row < 4; ++row) {
+        of_row[row][i] = static_cast<uint16_t>(2 * row + i / 16);
+      }
+    }
+  }
+};
+inline constexpr EightGroups kEightGroups;
+
 template <typename T>
 class Sink {
  public:
@@ -81,6 +98,13 @@ class Sink {
     PutRow(q, Formula(scale0), Formula(scale1));
   }
 
+  static constexpr int kEightFrom = 0;
+  HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
+  template <class Fn, class Map>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
+    Halves(map(codes(drow, size_t{0})), scale[0], scale[1]);
+  }
+
   template <class Map, class... F>
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
     const auto value = Formula(scale...);
@@ -106,17 +130,34 @@ class Sink {
 
   static constexpr bool kFourValues = true;
 
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBits(const Fn& bytes, Map map, const float* scale,
-                          const float* offset) {
-    const auto value0 = Formula(scale[0], offset[0]);
-    const auto value1 = Formula(scale[1], offset[1]);
+  HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
+                             const float* offset) {
     if constexpr (sizeof(T) == 4) {
-      PutOf4<kFrom>(bytes(dcodes, size_t{0}), FourValues(map, value0));
-      PutOf4<kFrom>(bytes(dcodes, size_t{16}), FourValues(map, value1));
+      const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
+      const auto four = [&](size_t i) DEQUANT_LAMBDA {
+        return FourValues(Same(), Formula(scale[i], offset[i]));
+      };
+      PutTwoBits<0>(bytes0, bytes1, four(0), four(1));
+      PutTwoBits<2>(bytes0, bytes1, four(2), four(3));
+      PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
+      PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
     } else {
-      const auto q = map(Field<kFrom, 2>(bytes(drow, size_t{0})));
-      PutRow(Signed(q), value0, value1);
+      // One table for all eight groups: an index is the code, then three bits
+      // for the group.
+      const auto load = [](const float* of) HWY_ATTR {
+        return Floats{_mm512_broadcast_f32x8(_mm256_loadu_ps(of))};
+      };
+      const Floats s = load(scale), o = load(offset);
+      const auto values = [&](const float* code) DEQUANT_LAMBDA {
+        return hn::MulAdd(hn::Load(df, code), s, o);
+      };
+      const U16x32 table = Narrow2<T>(df, values(kEightGroups.code[0]),
+                                      values(kEightGroups.code[1]));
+      const U16x32 bytes = hn::PromoteTo(du16, LoadCodes(drow, p));
+      PutOfGroups<0>(hn::ShiftLeft<3>(bytes), table);
+      PutOfGroups<1>(hn::ShiftLeft<1>(bytes), table);
+      PutOfGroups<2>(hn::ShiftRight<1>(bytes), table);
+      PutOfGroups<3>(hn::ShiftRight<3>(bytes), table);
     }
   }
   template <int kFrom, class Fn, class Map>
@@ -214,6 +255,19 @@ class Sink {
   template <class Map, class Value>
   HWY_INLINE static Floats FourValues(Map map, Value value) {
     return value(df, FloatsOf(map(LoadCodes(kFour))));
+  }
+  // A row whose codes are in bits 3 and 4.
+  template <int kRow>
+  HWY_INLINE void PutOfGroups(U16x32 codes, U16x32 table) {
+    const auto groups = hn::Load(du16, kEightGroups.of_row[kRow]);
+    const auto index = hn::OrAnd(groups, codes, hn::Set(du16, 3 << 3));
+    StoreRow(U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)});
+  }
+  template <int kFrom>
+  HWY_INLINE void PutTwoBits(Codes bytes0, Codes bytes1, Floats four0,
+                             Floats four1) {
+    PutOf4<kFrom>(bytes0, four0);
+    PutOf4<kFrom>(bytes1, four1);
   }
   template <int kFrom>
   HWY_INLINE void PutOf4(Codes bytes, Floats four) {
