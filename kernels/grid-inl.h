@@ -151,16 +151,19 @@ HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
   return hn::TestBit(PerRow(bytes, g), bit);
 }
 
-// The magnitudes of a grid's rows, for tables; which bits of a byte tell them
-// apart, and what these are in all.
+// The magnitudes of a grid's rows, for tables of 16 values; which bits of a
+// byte tell them apart, and what these are in all. AVX-512 has tables of 32,
+// with the group below the code.
+constexpr int kFourTo = HWY_TARGET <= HWY_AVX3 ? 3 : 0;
 struct Iq2Bytes {
+  // Byte look-ups of x86 ignore bits 4 to 6.
+  static constexpr bool kAsTheyAre = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3;
   static constexpr float kOf[4] = {8, 25, 0, 43};
-  // Look-ups of x86 ignore bits 4 to 6.
-  static constexpr uint8_t kInAll = HWY_ARCH_X86 ? 8 : 0;
+  static constexpr uint8_t kInAll = kAsTheyAre ? 8 : 0;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
-    if constexpr (HWY_ARCH_X86) return bytes;
-    return Field<0, 2>(bytes);
+    if constexpr (kAsTheyAre) return bytes;
+    return Field<0, 2, kFourTo>(bytes);
   }
 };
 struct Iq1Bytes {  // with an offset, without a sign
@@ -168,7 +171,7 @@ struct Iq1Bytes {  // with an offset, without a sign
   static constexpr uint8_t kInAll = 0;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
-    return Field<2, 2>(bytes);
+    return Field<2, 2, kFourTo>(bytes);
   }
 };
 struct Iq3xxsBytes {
@@ -185,10 +188,11 @@ struct Iq3sBytes {
   static constexpr float kOf[8] = {1 / kUnit,  3 / kUnit, 5 / kUnit,
                                    7 / kUnit,  9 / kUnit, 11 / kUnit,
                                    13 / kUnit, 15 / kUnit};
-  static constexpr uint8_t kInAll = 1;
+  static constexpr uint8_t kInAll = HWY_TARGET <= HWY_AVX3 ? 0 : 1;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
-    return bytes;
+    if constexpr (kInAll != 0) return bytes;
+    return Field<1, 3, 1>(bytes);
   }
 };
 
@@ -343,24 +347,31 @@ HWY_INLINE U8x16 LoadHalf(const RowData& rows, size_t g) {
 }
 
 #if HWY_TARGET <= HWY_AVX3
+HWY_INLINE hn::Mask<decltype(drow)> SignsOf(const RowData& signs, size_t four) {
+  return CodeBits(drow, signs.of + 4 * four);
+}
+HWY_INLINE RowCodes OffsetsOf(const RowData& offsets, size_t four) {
+  const hn::Repartition<uint32_t, decltype(drow)> d32;
+  const auto bytes = hn::Set(d32, Load32(offsets.of + 4 * four));
+  return hn::TableLookupBytes(hn::BitCast(drow, bytes),
+                              hn::Load(drow, kPerRow[0]));
+}
+
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned32(const Grid& grid, const Index* index,
                             const RowData& signs, size_t row, float scale0,
                             float scale1, Sink& sink) {
   const auto q = Signed(LoadRows(grid, index));
   const hn::DFromV<decltype(q)> d;
-  const auto minus = hn::RebindMask(d, CodeBits(drow, signs.of + 4 * row));
+  const auto minus = hn::RebindMask(d, SignsOf(signs, row));
   sink.Halves(hn::MaskedSubOr(q, minus, hn::Zero(d), q), scale0, scale1);
 }
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
                             const RowData& offsets, size_t row, float scale0,
                             float scale1, Sink& sink) {
-  const hn::Repartition<uint32_t, decltype(drow)> d32;
-  const auto four =
-      hn::BitCast(drow, hn::Set(d32, Load32(offsets.of + 4 * row)));
-  const auto offset = hn::TableLookupBytes(four, hn::Load(drow, kPerRow[0]));
-  sink.Halves(Signed(hn::Add(LoadRows(grid, index), offset)), scale0, scale1);
+  const auto q = hn::Add(LoadRows(grid, index), OffsetsOf(offsets, row));
+  sink.Halves(Signed(q), scale0, scale1);
 }
 #else
 HWY_INLINE Codes SignsOf(const RowData& signs, size_t g) {
@@ -408,26 +419,37 @@ HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
 }
 #endif
 
-#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+#if !HWY_HAVE_SCALABLE
 // A block by tables of values, two bytes each: of(i, put) calls put(index,
 // sign) with those of the next kLookedUp elements, but for their groups.
-constexpr size_t kLookedUp = HWY_TARGET == HWY_AVX2 ? 32 : 16;
+constexpr size_t kLookedUp = HWY_TARGET <= HWY_AVX2 ? 32 : 16;
+constexpr size_t kTableSize = HWY_TARGET <= HWY_AVX3 ? 32 : 16;
 template <class Bytes, size_t kPerScale, class Sink, class Of>
 HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of) {
-  constexpr size_t kGroups = 16 / std::size(Bytes::kOf);
+  constexpr size_t kGroups = kTableSize / std::size(Bytes::kOf);
   constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
-  EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t table) DEQUANT_LAMBDA {
-    const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-      EachOf(kTimes<kUses>, [&](size_t i) DEQUANT_LAMBDA {
-        of(kUses * table + i, [&](Codes index, Codes sign) DEQUANT_LAMBDA {
-          sink.PutSigned(IndexOf<Bytes, kPerScale>(index, i), sign, low, high);
+  EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
+    const auto use = [&](auto... table) DEQUANT_LAMBDA {
+      EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
+        of(kUses * i + j, [&](auto index, auto sign) DEQUANT_LAMBDA {
+          sink.PutSigned(IndexOf<Bytes, kPerScale>(index, j), sign, table...);
         });
       });
     };
-    sink.template OfGroups<Bytes>(use, scale + kGroups * table);
+    sink.template OfGroups<Bytes>(use, scale + kGroups * i);
   });
 }
 #endif
+
+// Of codes with a sign, that for PutSigned.
+template <class V>
+HWY_INLINE auto TopBits(V q) {
+#if HWY_TARGET <= HWY_AVX3
+  return hn::RebindMask(drow, hn::IsNegative(Signed(q)));
+#else
+  return hn::And(q, hn::Set(dcodes, 0x80));
+#endif
+}
 
 // A block of 256: index(i) are the indices of the 32 elements from 32 i on,
 // scale[i] is that of the next kPerScale.
@@ -435,7 +457,7 @@ template <class Bytes, size_t kPerScale, class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                           const RowData& signs, const float* scale,
                           Sink& sink) {
-#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+#if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
     constexpr size_t kTimesIndex = 32 / kLookedUp;
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
@@ -457,13 +479,14 @@ template <class Bytes, size_t kPerScale, class Grid, class Sink>
 HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
                           const RowData& offsets, const float* scale,
                           Sink& sink) {
-#if HWY_TARGET > HWY_AVX3 && !HWY_HAVE_SCALABLE
+#if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      const Codes q = hn::Add(LoadRows(grid, index + kLookedUp / 8 * i),
-                              OffsetsOf(offsets, i));
-      const Codes magnitude = hn::BitCast(dcodes, hn::Abs(Signed(q)));
-      put(Bytes::Index(magnitude), hn::And(q, hn::Set(dcodes, 0x80)));
+      const auto q = hn::Add(LoadRows(grid, index + kLookedUp / 8 * i),
+                             OffsetsOf(offsets, i));
+      const auto magnitude =
+          hn::BitCast(hn::DFromV<decltype(q)>(), hn::Abs(Signed(q)));
+      put(Bytes::Index(magnitude), TopBits(q));
     };
     PutFromTables<Bytes, kPerScale>(scale, sink, of);
     return;

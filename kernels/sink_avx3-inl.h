@@ -14,6 +14,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <iterator>
 #include <type_traits>
 
 #include "hwy/highway.h"
@@ -45,25 +47,55 @@ struct PackedLanes {
 template <int kBits>
 inline constexpr PackedLanes<kBits> kPackedLanes;
 
-// How eight groups of 2-bit codes, 16 elements each, share a table of 32: the
-// code of each lane of its two vectors; and what the elements of four rows add
-// to their indices.
-struct EightGroups {
-  alignas(64) float code[2][16];
-  alignas(64) uint16_t of_row[4][32];
-  constexpr EightGroups() : code{}, of_row{} {
-    for (int i = 0; i < 32; ++i) {
-      code[i / 16][i % 16] = static_cast<float>(i / 8);
-      for (int row = 0; row < 4; ++row) {
-        of_row[row][i] = static_cast<uint16_t>(2 * row + i / 16);
-      }
+// The values of four codes for each of eight groups, or of eight for each of
+// four, as the lanes of the two vectors that make a table. An index is the
+// group in bits 0 to 2 and the code above them; or the group in bits 0 and 4
+// and the code between them.
+template <class Values>
+struct TableLanes {
+  alignas(64) float of[2][16];
+  constexpr TableLanes() : of{} {
+    for (size_t i = 0; i < 32; ++i) {
+      of[i / 16][i % 16] =
+          Values::kOf[std::size(Values::kOf) == 4 ? i / 8 : i % 16 / 2];
     }
   }
 };
-inline constexpr EightGroups kEightGroups;
+template <class Values>
+inline constexpr TableLanes<Values> kTableLanes;
+
+// What is added to the codes of a row for indices of such a table.
+template <size_t kGroups, size_t kPerScale, typename Lane>
+struct GroupsOfRows {
+  alignas(64) Lane of[8][32];
+  constexpr GroupsOfRows() : of{} {
+    for (size_t i = 0; i < 8 * 32; ++i) {
+      const size_t group = i / kPerScale % kGroups;
+      of[i / 32][i % 32] =
+          static_cast<Lane>(kGroups == 8 ? group : group % 2 + group / 2 * 16);
+    }
+  }
+};
+template <size_t kGroups, size_t kPerScale, typename Lane>
+inline constexpr GroupsOfRows<kGroups, kPerScale, Lane> kGroupsOfRows;
+template <class Values, size_t kPerScale>
+HWY_INLINE RowCodes IndexOf(RowCodes q, size_t row_of_table) {
+  constexpr size_t kGroups = 32 / std::size(Values::kOf);
+  const auto& of = kGroupsOfRows<kGroups, kPerScale, uint8_t>.of;
+  return hn::Or(q, hn::Load(drow, of[row_of_table]));
+}
 
 template <typename T>
 class Sink {
+  static constexpr bool kIsBf16 =
+      sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
+  static constexpr hn::FixedTag<float, 16> df{};
+  static constexpr hn::FixedTag<uint32_t, 16> du32{};
+  static constexpr hn::FixedTag<uint16_t, 32> du16{};
+  using Floats = hn::Vec<hn::FixedTag<float, 16>>;
+  using U32x16 = hn::Vec<hn::FixedTag<uint32_t, 16>>;
+  using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
+
  public:
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
@@ -77,8 +109,25 @@ class Sink {
   HWY_INLINE static RowBytes Bytes(const uint8_t* p) { return {p}; }
   template <class Fn, class... F>
   HWY_INLINE void Row(const Fn& codes, F... scale) {
-    PutRow(Signed(codes(drow, size_t{0})), Formula(scale...),
-           Formula(scale...));
+    const auto q = codes(drow, size_t{0});
+    if constexpr (kIsBf16) {
+      // Of 5 bits, so that all values are as much work as a row.
+      alignas(64) static constexpr float kUnsigned[2][16] = {
+          {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+          {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}};
+      alignas(64) static constexpr float kSigned[16] = {
+          -16, -15, -14, -13, -12, -11, -10, -9,
+          -8,  -7,  -6,  -5,  -4,  -3,  -2,  -1};
+      const auto value = Formula(scale...);
+      const float* upper =
+          hwy::IsSame<decltype(q), const RowCodes>() ? kUnsigned[1] : kSigned;
+      PutIndices(hn::PromoteTo(du16, hn::BitCast(drow, q)),
+                 Narrow2<T>(df, value(df, hn::Load(df, kUnsigned[0])),
+                            value(df, hn::Load(df, upper))),
+                 value);
+    } else {
+      PutRow(Signed(q), Formula(scale...), Formula(scale...));
+    }
   }
   template <class... F>
   HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
@@ -98,11 +147,32 @@ class Sink {
     PutRow(q, Formula(scale0), Formula(scale1));
   }
 
-  static constexpr int kEightFrom = 0;
+  static constexpr bool kGroupTables = sizeof(T) == 2;
+  static constexpr int kEightFrom = kGroupTables ? 1 : 0;
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
   template <class Fn, class Map>
   HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
-    Halves(map(codes(drow, size_t{0})), scale[0], scale[1]);
+    const RowCodes q = codes(drow, size_t{0});
+    if constexpr (kGroupTables) {
+      const Floats values = Lanes<Map, 0>(scale);
+      const auto table = hn::ResizeBitCast(du16, Narrow<T>(df, values));
+      PutFromTable(IndexOf<Map, 16>(q, 0), table);
+    } else {
+      Halves(map(q), scale[0], scale[1]);
+    }
+  }
+  // use(table): 32 values.
+  template <class Values, class Use, class... Offset>
+  HWY_INLINE static void OfGroups(const Use& use, const float* scale,
+                                  Offset... offset) {
+    use(Narrow2<T>(df, Lanes<Values, 0>(scale, offset...),
+                   Lanes<Values, 1>(scale, offset...)));
+  }
+  HWY_INLINE void PutSigned(RowCodes q, hn::Mask<decltype(drow)> minus,
+                            U16x32 table) {
+    const U16x32 v = LookedUp(hn::PromoteTo(du16, q), table);
+    const hn::Mask<decltype(du16)> m{minus.raw};
+    StoreRow(hn::MaskedAddOr(v, m, v, hn::Set(du16, 0x8000)));
   }
 
   template <class Map, class... F>
@@ -142,22 +212,14 @@ class Sink {
       PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
       PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
     } else {
-      // One table for all eight groups: an index is the code, then three bits
-      // for the group.
-      const auto load = [](const float* of) HWY_ATTR {
-        return Floats{_mm512_broadcast_f32x8(_mm256_loadu_ps(of))};
+      const auto use = [&](U16x32 table) DEQUANT_LAMBDA {
+        const U16x32 bytes = hn::PromoteTo(du16, LoadCodes(drow, p));
+        PutOfGroups<0>(hn::ShiftLeft<3>(bytes), table);
+        PutOfGroups<1>(hn::ShiftLeft<1>(bytes), table);
+        PutOfGroups<2>(hn::ShiftRight<1>(bytes), table);
+        PutOfGroups<3>(hn::ShiftRight<3>(bytes), table);
       };
-      const Floats s = load(scale), o = load(offset);
-      const auto values = [&](const float* code) DEQUANT_LAMBDA {
-        return hn::MulAdd(hn::Load(df, code), s, o);
-      };
-      const U16x32 table = Narrow2<T>(df, values(kEightGroups.code[0]),
-                                      values(kEightGroups.code[1]));
-      const U16x32 bytes = hn::PromoteTo(du16, LoadCodes(drow, p));
-      PutOfGroups<0>(hn::ShiftLeft<3>(bytes), table);
-      PutOfGroups<1>(hn::ShiftLeft<1>(bytes), table);
-      PutOfGroups<2>(hn::ShiftRight<1>(bytes), table);
-      PutOfGroups<3>(hn::ShiftRight<3>(bytes), table);
+      OfGroups<TwoBitCodes>(use, scale, offset);
     }
   }
   template <int kFrom, class Fn, class Map>
@@ -220,13 +282,6 @@ class Sink {
   }
 
  private:
-  static constexpr hn::FixedTag<float, 16> df{};
-  static constexpr hn::FixedTag<uint32_t, 16> du32{};
-  static constexpr hn::FixedTag<uint16_t, 32> du16{};
-  using Floats = hn::Vec<hn::FixedTag<float, 16>>;
-  using U32x16 = hn::Vec<hn::FixedTag<uint32_t, 16>>;
-  using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
-
   template <class V>
   HWY_INLINE static Floats FloatsOf(V q) {
     const hn::RebindToSigned<decltype(df)> di;
@@ -259,9 +314,8 @@ class Sink {
   // A row whose codes are in bits 3 and 4.
   template <int kRow>
   HWY_INLINE void PutOfGroups(U16x32 codes, U16x32 table) {
-    const auto groups = hn::Load(du16, kEightGroups.of_row[kRow]);
-    const auto index = hn::OrAnd(groups, codes, hn::Set(du16, 3 << 3));
-    StoreRow(U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)});
+    const auto groups = hn::Load(du16, kGroupsOfRows<8, 16, uint16_t>.of[kRow]);
+    StoreRow(LookedUp(hn::OrAnd(groups, codes, hn::Set(du16, 3 << 3)), table));
   }
   template <int kFrom>
   HWY_INLINE void PutTwoBits(Codes bytes0, Codes bytes1, Floats four0,
@@ -313,12 +367,39 @@ class Sink {
   }
   template <class Value>
   HWY_INLINE void PutIndices(U16x32 index, U16x32 table, Value value) {
-    const U16x32 v{_mm512_permutexvar_epi16(index.raw, table.raw)};
+    const U16x32 v = LookedUp(index, table);
     if constexpr (kByHalf<T, Value>) {
       const hn::FixedTag<hwy::float16_t, 32> dh;
       StoreRow(value.TimesHalf(dh, hn::BitCast(dh, v)));
     } else {
       StoreRow(v);
+    }
+  }
+
+  HWY_INLINE void PutFromTable(RowCodes q, U16x32 table) {
+    StoreRow(LookedUp(hn::PromoteTo(du16, q), table));
+  }
+  HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
+    return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};
+  }
+  // A vector of a table for groups.
+  template <class Values, size_t kVector, class... Offset>
+  HWY_INLINE static Floats Lanes(const float* scale, Offset... offset) {
+    const auto load = [](const float* of) DEQUANT_LAMBDA {
+      if constexpr (std::size(Values::kOf) == 4) {
+        return Floats{_mm512_broadcast_f32x8(_mm256_loadu_ps(of))};
+      } else {
+        const hn::Repartition<double, decltype(df)> df64;
+        double two;
+        std::memcpy(&two, of + 2 * kVector, sizeof(two));
+        return hn::BitCast(df, hn::Set(df64, two));
+      }
+    };
+    const Floats value = hn::Load(df, kTableLanes<Values>.of[kVector]);
+    if constexpr (sizeof...(Offset) == 0) {
+      return hn::Mul(value, load(scale));
+    } else {
+      return hn::MulAdd(value, load(scale), load(offset...));
     }
   }
 
