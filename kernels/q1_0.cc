@@ -40,7 +40,7 @@ template <>
 struct Unpack<Q1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
-    if constexpr (Sink::kFourValues) {
+    if constexpr (Sink::template kPackedRows<1>) {
       const auto value = [](Codes bits) {
         const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
         return Minus1()(hn::Add(bit, bit));

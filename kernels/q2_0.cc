@@ -42,7 +42,7 @@ template <>
 struct Unpack<Q2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
-    if constexpr (Sink::kFourValues) {
+    if constexpr (Sink::template kPackedRows<2>) {
       sink.template PackedRow<2>(b.qs, Minus1(), d);
       sink.template PackedRow<2>(b.qs + 8, Minus1(), d);
     } else {

@@ -153,9 +153,9 @@ class Sink {
   }
 #endif
 
-  // Whether four values are looked up faster than computed, from bits as they
-  // are: the look-up sees two bits of an index and needs no mask.
-  static constexpr bool kFourValues = false;
+  // Whether there is a PackedRow, which looks codes up from bits as they are.
+  template <int kBits>
+  static constexpr bool kPackedRows = false;
 
   // Four rows of 2-bit fields in 32 bytes, the first in their lowest bits; each
   // half of a row has a scale and an offset.

@@ -65,6 +65,21 @@ HWY_INLINE Codes IndexOf(Codes row, size_t row_of_table) {
   return hn::Xor(row, hn::Load(dcodes, kGroupsOf.of[row_of_table]));
 }
 
+// Where the codes of a row of 2-bit fields are, of 8 low nibbles and 8 high
+// ones.
+struct TwoBitPlaces {
+  alignas(32) uint8_t nibble[32];
+  alignas(32) uint8_t bits[32];
+  constexpr TwoBitPlaces() : nibble{}, bits{} {
+    for (size_t i = 0; i < 32; ++i) {
+      const size_t code = RowTag<8>::Code(i);
+      nibble[i] = static_cast<uint8_t>(code / 4 + code % 4 / 2 * 8);
+      bits[i] = code % 2 == 0 ? 0b0011 : 0b1100;
+    }
+  }
+};
+inline constexpr TwoBitPlaces kTwoBitPlaces;
+
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
 template <typename T>
 class Sink {
@@ -203,18 +218,35 @@ class Sink {
     }
   }
 
-  // Rows of codes of kBits bits, the lowest first; `map` gets two bits. If
-  // kFourValues.
+  // Rows of codes of kBits bits, the lowest first; `map` gets two bits.
+  template <int kBits>
+  static constexpr bool kPackedRows = kFourValues || kBits == 2;
   template <int kBits, class Map, class... F>
   HWY_INLINE void PackedRow(const uint8_t* p, Map map, F... scale) {
-    const Floats four = FourValues(map, Formula(scale...));
-    EachOf(kTimes<kBits>, [&](size_t word) DEQUANT_LAMBDA {
-      const auto all = hn::Set(du, Load32(p + 4 * word));
-      EachOf(kTimes<32 / kBits / 8>, [&](size_t i) DEQUANT_LAMBDA {
-        const uint32_t* shift = kShifts<kBits>.of + 8 * i;
-        PutFloats(OfFour(four, hn::Shr(all, hn::LoadU(du, shift))));
+    if constexpr (kFourValues) {
+      const Floats four = FourValues(map, Formula(scale...));
+      EachOf(kTimes<kBits>, [&](size_t word) DEQUANT_LAMBDA {
+        const auto all = hn::Set(du, Load32(p + 4 * word));
+        EachOf(kTimes<32 / kBits / 8>, [&](size_t i) DEQUANT_LAMBDA {
+          const uint32_t* shift = kShifts<kBits>.of + 8 * i;
+          PutFloats(OfFour(four, hn::Shr(all, hn::LoadU(du, shift))));
+        });
       });
-    });
+    } else {
+      // All bytes twice, the second time four bits lower; of these nibbles,
+      // bits 0 and 1 are a code or bits 2 and 3.
+      alignas(32) static constexpr uint64_t kShift[4] = {0, 4, 0, 4};
+      const hn::Repartition<uint64_t, decltype(dcodes)> du64;
+      const auto twice =
+          hn::Shr(hn::Set(du64, Load64(p)), hn::Load(du64, kShift));
+      const Codes nibbles = hn::TableLookupBytes(
+          hn::BitCast(dcodes, twice), hn::Load(dcodes, kTwoBitPlaces.nibble));
+      const auto code = [&](Codes q) DEQUANT_LAMBDA {
+        return map(hn::Or(Field<0, 2>(q), Field<2, 2>(q)));
+      };
+      PutFromTable(hn::And(nibbles, hn::Load(dcodes, kTwoBitPlaces.bits)), code,
+                   Formula(scale...));
+    }
   }
 
   template <class Fn, class Map, class... F>

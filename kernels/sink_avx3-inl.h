@@ -198,8 +198,6 @@ class Sink {
     }
   }
 
-  static constexpr bool kFourValues = true;
-
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
     if constexpr (sizeof(T) == 4) {
@@ -253,6 +251,8 @@ class Sink {
     }
   }
 
+  template <int kBits>
+  static constexpr bool kPackedRows = true;
   template <int kBits, class Map, class... F>
   HWY_INLINE void PackedRow(const uint8_t* p, Map map, F... scale) {
     const auto value = Formula(scale...);

@@ -410,7 +410,8 @@ How to read them:
 - **x ggml**: the speed over `to_float` of a libggml-base on the same bytes.
 - **overhead** of a call on 3072 elements: 2 t(1536) / t(3072) - 1.
 
-What to expect of CPUs that nobody measured: [estimates](estimates.md).
+What limits the kernels: [limits](limits.md). What to expect of CPUs that nobody
+measured, and which pipe of which CPU is busy: [estimates](estimates.md).
 One row by hand: `build/release/bin/dequant_bench --benchmark_filter=Q4_K/F32/`.
 """
 
@@ -418,7 +419,7 @@ One row by hand: `build/release/bin/dequant_bench --benchmark_filter=Q4_K/F32/`.
 def write_index():
     pages = []
     for page in sorted(DOCS.glob("*.md")):
-        if page.name not in ("README.md", "estimates.md"):
+        if page.name not in ("README.md", "estimates.md", "limits.md"):
             title = page.read_text().splitlines()[0].removeprefix("# ")
             pages.append(f"- [{title}]({page.name})")
     (DOCS / "README.md").write_text(INDEX.format(pages="\n".join(pages)))
