@@ -459,10 +459,9 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                           Sink& sink) {
 #if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
-    constexpr size_t kTimesIndex = 32 / kLookedUp;
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      const auto* rows = index(i / kTimesIndex) +
-                         i % kTimesIndex * (kLookedUp / sizeof(grid[0]));
+      const size_t at = kLookedUp * i;
+      const auto* rows = index(at / 32) + at % 32 / sizeof(grid[0]);
       put(Bytes::Index(LoadRows(grid, rows)), SignsOf(signs, i));
     };
     PutFromTables<Bytes, kPerScale>(scale, sink, of);

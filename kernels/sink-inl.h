@@ -58,7 +58,7 @@ class Sink {
   HWY_INLINE static RowBytes Bytes(const uint8_t* p) { return {p}; }
 
   // A row of 32 elements with one scale: codes(d, i) are codes i on, as many as
-  // the tag d has.
+  // the tag d has, below 32 or, with a sign, from -16 to 15.
   template <class Fn, class... F>
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     PutRow(codes, Formula(scale...), Formula(scale...));

@@ -31,12 +31,13 @@ template <class Values, bool kInTurn>
 struct TableLanes {
   alignas(32) float of[2][8];
   constexpr TableLanes() : of{} {
-    constexpr bool kEight = std::size(Values::kOf) == 8;
     for (size_t i = 0; i < 8; ++i) {
-      of[0][i] = Values::kOf[kEight ? i : i / 4 * (kInTurn ? 2 : 1)];
-      of[1][i] =
-          Values::kOf[kEight ? i
-                             : i / 4 * (kInTurn ? 2 : 1) + (kInTurn ? 1 : 2)];
+      if (std::size(Values::kOf) == 8) {  // all of one group, and of the other
+        of[0][i] = of[1][i] = Values::kOf[i];
+      } else {  // of all groups two values, and the other two
+        of[0][i] = Values::kOf[kInTurn ? i / 4 * 2 : i / 4];
+        of[1][i] = Values::kOf[kInTurn ? i / 4 * 2 + 1 : i / 4 + 2];
+      }
     }
   }
 };

@@ -111,7 +111,7 @@ class Sink {
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     const auto q = codes(drow, size_t{0});
     if constexpr (kIsBf16) {
-      // Of 5 bits, so that all values are as much work as a row.
+      // All values of 5 bits are as much work as a row.
       alignas(64) static constexpr float kUnsigned[2][16] = {
           {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
           {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}};
@@ -121,10 +121,10 @@ class Sink {
       const auto value = Formula(scale...);
       const float* upper =
           hwy::IsSame<decltype(q), const RowCodes>() ? kUnsigned[1] : kSigned;
-      PutIndices(hn::PromoteTo(du16, hn::BitCast(drow, q)),
-                 Narrow2<T>(df, value(df, hn::Load(df, kUnsigned[0])),
-                            value(df, hn::Load(df, upper))),
-                 value);
+      PutRowOf<0>(hn::BitCast(drow, q),
+                  Narrow2<T>(df, value(df, hn::Load(df, kUnsigned[0])),
+                             value(df, hn::Load(df, upper))),
+                  value);
     } else {
       PutRow(Signed(q), Formula(scale...), Formula(scale...));
     }
