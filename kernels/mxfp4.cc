@@ -11,7 +11,7 @@
 //
 // Source: block_mxfp4 in ggml-common.h, dequantize_row_mxfp4 in ggml-quants.c.
 
-#include "kernels/tables/values.h"
+#include "kernels/tables/fp4.h"
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_MXFP4_CC_
@@ -29,7 +29,7 @@ struct MXFP4 {
   uint8_t qs[16];
 
   // 2^(e - 128).
-  static float Scale(uint8_t e) {
+  static constexpr float Scale(uint8_t e) {
     return std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
   }
 
@@ -65,10 +65,15 @@ struct Unpack<MXFP4> {
 
   template <class Sink>
   HWY_INLINE static void Do(const MXFP4& b, const Header& h, Sink& sink) {
-    const auto value = [](Codes q) {
-      return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
-    };
-    sink.NibbleRow(b.qs, value, h.scale);
+    if constexpr (Sink::kValueBytes) {
+      const auto& values = kScaledFp4<MXFP4, typename Sink::Looked>;
+      sink.NibbleRow(b.qs, values.of[b.e]);
+    } else {
+      const auto value = [](Codes q) {
+        return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
+      };
+      sink.NibbleRow(b.qs, value, h.scale);
+    }
   }
 };
 

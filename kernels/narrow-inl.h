@@ -161,25 +161,21 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
 #endif
 
 #if HWY_TARGET == HWY_AVX2
-// Two vectors as BF16 in one, in turn one value of each. Rounded are 16-bit
-// lanes, two values at a time: the average of what is cut off and of 0x7FFE, or
-// 0x7FFF above an odd value, has its top bit where it rounds up.
+// Two vectors as BF16 in one, in turn one value of each. What is rounded is
+// 2^16 v - v, in which the last of 24 bits is where v's eighth is; the other
+// difference is exact. (In this order, -0 stays.) Not for subnormals of F32,
+// nor from 2^111 on.
 template <class DF, class V>
-HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF, V even,
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
                                                              V odd) {
   const hn::Repartition<uint16_t, DF> du16;
-  const hn::RebindToSigned<decltype(du16)> di16;
   const hn::RebindToUnsigned<DF> du32;
-  const auto e = hn::BitCast(du32, even), o = hn::BitCast(du32, odd);
-  const auto kept = hn::OddEven(hn::BitCast(du16, o),
-                                hn::BitCast(du16, hn::ShiftRight<16>(e)));
-  const auto cut = hn::OddEven(hn::BitCast(du16, hn::ShiftLeft<16>(o)),
-                               hn::BitCast(du16, e));
-  const auto limit =
-      hn::Or(hn::And(kept, hn::Set(du16, 1)), hn::Set(du16, 0x7FFE));
-  const auto up = hn::BitCast(di16, hn::AverageRound(cut, limit));
-  return hn::BitCast(
-      du16, hn::Sub(hn::BitCast(di16, kept), hn::BroadcastSignBit(up)));
+  const auto rounded = [df, du32](V v) HWY_ATTR {
+    const auto factor = hn::Set(df, 0x1p16f);
+    return hn::BitCast(du32, hn::MulSub(v, factor, hn::MulSub(v, factor, v)));
+  };
+  return hn::OddEven(hn::BitCast(du16, rounded(odd)),
+                     hn::BitCast(du16, hn::ShiftRight<16>(rounded(even))));
 }
 #endif
 

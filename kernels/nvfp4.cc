@@ -11,7 +11,7 @@
 //
 // Source: block_nvfp4 in ggml-common.h, dequantize_row_nvfp4 in ggml-quants.c.
 
-#include "kernels/tables/values.h"
+#include "kernels/tables/fp4.h"
 #include "kernels/unpack-inl.h"
 
 #ifndef DEQUANT_KERNELS_NVFP4_CC_
@@ -29,7 +29,7 @@ struct NVFP4 {
   uint8_t qs[32];
 
   // Half of an E4M3 scale.
-  static float Scale(uint8_t d) {
+  static constexpr float Scale(uint8_t d) {
     if (d == 0x7F) return 0.0f;
     const int exponent = d >> 3 & 15, mantissa = d & 7;
     if (exponent == 0) return static_cast<float>(mantissa) * 0x1p-10f;
@@ -67,9 +67,18 @@ struct Unpack<NVFP4> {
   HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
     EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
       const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-        return ValuesOf(kValuesFp4, NibblesOfRow<8>(tag, b.qs + 16 * row, i));
+        return NibblesOfRow<8>(tag, b.qs + 16 * row, i);
       };
-      sink.Halves(codes, h.scale + 2 * row);
+      if constexpr (Sink::kValueBytes) {
+        const auto& values = kScaledFp4<NVFP4, typename Sink::Looked>;
+        sink.Halves(codes, values.of[b.d[2 * row]],
+                    values.of[b.d[2 * row + 1]]);
+      } else {
+        const auto mapped = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+          return ValuesOf(kValuesFp4, codes(tag, i));
+        };
+        sink.Halves(mapped, h.scale + 2 * row);
+      }
     });
   }
 

@@ -65,7 +65,7 @@ inline float Bf16ToF32(uint16_t h) {
 }
 
 /// Single to half, to nearest even; NaN becomes 0x7E00.
-inline uint16_t F32ToF16(float f) {
+constexpr uint16_t F32ToF16(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   const uint32_t sign = (bits >> 16) & 0x8000;
   const uint32_t abs = bits & 0x7FFFFFFF;
@@ -88,7 +88,7 @@ inline uint16_t F32ToF16(float f) {
 }
 
 /// Single to bfloat16, to nearest even; NaN becomes 0x7FC0.
-inline uint16_t F32ToBf16(float f) {
+constexpr uint16_t F32ToBf16(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   if ((bits & 0x7FFFFFFF) > 0x7F800000) return 0x7FC0;
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);

@@ -48,6 +48,7 @@ class Sink {
       sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
 
  public:
+  static constexpr bool kValueBytes = false;
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V, class... F>
   HWY_INLINE void operator()(V q, F... scale) {

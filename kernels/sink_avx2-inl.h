@@ -19,6 +19,7 @@
 #include "kernels/codes-inl.h"
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
+#include "kernels/tables/fp4.h"
 
 #if HWY_TARGET == HWY_AVX2
 HWY_BEFORE_NAMESPACE();
@@ -156,6 +157,26 @@ class Sink {
       PutPair(map(Field<kFrom, 4>(LoadCodes(p))),
               map(Field<kFrom, 4>(LoadCodes(p + 16))), Formula(scale...));
     }
+  }
+
+  // Whether values of 4-bit codes are looked up in memory, where they are known
+  // there: as Looked, which for F32 are its upper bytes.
+  static constexpr bool kValueBytes = true;
+  using Looked = std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>;
+  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
+    PutFromTable(NibblesOfRow(LookedUpRow(), p, 0), LoadCodes(values.low),
+                 LoadCodes(values.high));
+  }
+  // Each half of the row is eight bytes in either block.
+  template <class Fn>
+  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
+                         const ValueBytes& values1) {
+    const Codes q = codes(LookedUpRow(), size_t{0});
+    const auto of = [&](const uint8_t* bytes) DEQUANT_LAMBDA {
+      return hn::TableLookupBytes(LoadCodes(bytes), q);
+    };
+    PutWords(hn::InterleaveLower(dcodes, of(values0.low), of(values0.high)));
+    PutWords(hn::InterleaveUpper(dcodes, of(values1.low), of(values1.high)));
   }
 
   static constexpr bool kFourValues = std::is_same_v<T, float>;
@@ -413,12 +434,10 @@ class Sink {
                          DEQUANT_LAMBDA { PutFromTable(row, low, high); };
     Split<uint64_t>(use, Narrowed(v0, v1), kLowHigh);
   }
-  // Eight values and eight, BF16 in turn. Not rounded like a row's: what is
-  // looked up waits for this.
+  // Eight values and eight, BF16 in turn.
   HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {
     if constexpr (kIsBf16) {
-      return hn::OddEven(hn::BitCast(du16, RoundedBf16(df, v1)),
-                         hn::BitCast(du16, Bf16Bits(df, v0)));
+      return Bf16InTurn(df, v0, v1);
     } else {
       return Narrow2<T>(df, v0, v1);
     }
@@ -441,9 +460,19 @@ class Sink {
         hn::BitCast(dcodes, hn::InterleaveUpper(dunit, first, second)));
   }
   HWY_INLINE void PutBytes(Codes low, Codes high) {
-    hn::StoreU(hn::InterleaveLower(dcodes, low, high), dcodes, to_);
-    hn::StoreU(hn::InterleaveUpper(dcodes, low, high), dcodes, to_ + 32);
-    to_ += 64;
+    PutWords(hn::InterleaveLower(dcodes, low, high));
+    PutWords(hn::InterleaveUpper(dcodes, low, high));
+  }
+  // 16 values, or their upper halves.
+  HWY_INLINE void PutWords(Codes words) {
+    if constexpr (sizeof(T) == 2) {
+      hn::StoreU(words, dcodes, to_);
+      to_ += 32;
+    } else {
+      const U16x16 upper = hn::BitCast(du16, words), lower = hn::Zero(du16);
+      PutFloats(hn::BitCast(df, hn::InterleaveLower(du16, lower, upper)));
+      PutFloats(hn::BitCast(df, hn::InterleaveUpper(du16, lower, upper)));
+    }
   }
   alignas(16) static constexpr uint8_t kLowHigh[16] = {
       0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};

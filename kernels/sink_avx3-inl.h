@@ -97,6 +97,7 @@ class Sink {
   using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
 
  public:
+  static constexpr bool kValueBytes = false;
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
