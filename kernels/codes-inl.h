@@ -267,7 +267,7 @@ constexpr float kUnit = 0x1p-24f;
 constexpr float kUnit = 1.0f;
 #endif
 
-// What codes stand for: themselves, or one less.
+// What codes stand for: themselves, one less or eight less.
 struct Same {
   template <class V>
   HWY_INLINE V operator()(V q) const {
@@ -278,6 +278,13 @@ struct Minus1 {
   template <class V>
   HWY_INLINE auto operator()(V q) const {
     return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 1)));
+  }
+};
+
+struct Minus8 {
+  template <class V>
+  HWY_INLINE auto operator()(V q) const {
+    return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 8)));
   }
 };
 

@@ -161,21 +161,23 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
 #endif
 
 #if HWY_TARGET == HWY_AVX2
-// Two vectors as BF16 in one, in turn one value of each. What is rounded is
-// 2^16 v - v, in which the last of 24 bits is where v's eighth is; the other
-// difference is exact. (In this order, -0 stays.) Not for subnormals of F32,
-// nor from 2^111 on.
+// The BF16 of each value, as F32. What is rounded is 2^16 v - v, in which the
+// last of 24 bits is where v's eighth is; the other difference is exact. (In
+// this order, -0 stays.) Not for subnormals of F32, nor from 2^111 on.
+template <class DF, class V>
+HWY_INLINE V RoundedToBf16(DF df, V v) {
+  const V factor = hn::Set(df, 0x1p16f);
+  return hn::MulSub(v, factor, hn::MulSub(v, factor, v));
+}
+// Two vectors as BF16 in one, in turn one value of each; of such values.
 template <class DF, class V>
 HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
                                                              V odd) {
   const hn::Repartition<uint16_t, DF> du16;
   const hn::RebindToUnsigned<DF> du32;
-  const auto rounded = [df, du32](V v) HWY_ATTR {
-    const auto factor = hn::Set(df, 0x1p16f);
-    return hn::BitCast(du32, hn::MulSub(v, factor, hn::MulSub(v, factor, v)));
-  };
-  return hn::OddEven(hn::BitCast(du16, rounded(odd)),
-                     hn::BitCast(du16, hn::ShiftRight<16>(rounded(even))));
+  const auto bits = hn::BitCast(du32, RoundedToBf16(df, even));
+  return hn::OddEven(hn::BitCast(du16, RoundedToBf16(df, odd)),
+                     hn::BitCast(du16, hn::ShiftRight<16>(bits)));
 }
 #endif
 

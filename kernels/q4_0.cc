@@ -43,10 +43,7 @@ template <>
 struct Unpack<Q4_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_0& b, float d, Sink& sink) {
-    const auto minus8 = [](Codes q) {
-      return hn::Sub(Signed(q), hn::Set(dsigned, 8));
-    };
-    sink.NibbleRow(b.qs, minus8, HalfScaled{d, b.d});
+    sink.NibbleRow(b.qs, Minus8(), HalfScaled{d, b.d});
   }
 };
 

@@ -13,11 +13,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/codes-inl.h"
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
+#include "kernels/tables/fp4.h"
 
 #if HWY_TARGET > HWY_AVX3 && HWY_TARGET != HWY_AVX2
 HWY_BEFORE_NAMESPACE();
@@ -44,11 +46,10 @@ alignas(16) inline constexpr uint8_t kOrderOfFour[16] = {
 template <typename T>
 class Sink {
   // Looked up are the bytes of 16-bit values.
-  static constexpr bool kTables =
-      sizeof(T) == 2 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
+  static constexpr bool kLookUp = !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
+  static constexpr bool kTables = kLookUp && sizeof(T) == 2;
 
  public:
-  static constexpr bool kValueBytes = false;
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V, class... F>
   HWY_INLINE void operator()(V q, F... scale) {
@@ -112,6 +113,25 @@ class Sink {
     PutPair(Field<kFrom, 4>(LoadCodes(p)), Field<kFrom, 4>(LoadCodes(p + 16)),
             map, Formula(scale...));
   }
+
+  // Whether values of 4-bit codes are looked up in memory, where they are known
+  // there: as Looked, which for F32 are its upper bytes.
+  static constexpr bool kValueBytes = kLookUp;
+  using Looked = std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>;
+#if !HWY_HAVE_SCALABLE
+  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
+    const auto codes = [&](auto tag, size_t i)
+                           DEQUANT_LAMBDA { return NibblesOfRow(tag, p, i); };
+    Halves(codes, values, values);
+  }
+  template <class Fn>
+  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
+                         const ValueBytes& values1) {
+    const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
+    PutFromTable(q0, LoadCodes(values0.low), LoadCodes(values0.high));
+    PutFromTable(q1, LoadCodes(values1.low), LoadCodes(values1.high));
+  }
+#endif
 
   // Whether groups with few values have a table of them: of four codes (Values
   // has what they stand for) for each of four scales, an index is the code in
@@ -310,9 +330,24 @@ class Sink {
                          hn::BitCast(dcodes, first));
   }
   HWY_INLINE void PutBytes(Codes low, Codes high) {
-    hn::StoreU(hn::InterleaveLower(dcodes, low, high), dcodes, to_);
-    hn::StoreU(hn::InterleaveUpper(dcodes, low, high), dcodes, to_ + 16);
-    to_ += 32;
+    PutWords(hn::InterleaveLower(dcodes, low, high));
+    PutWords(hn::InterleaveUpper(dcodes, low, high));
+  }
+  // Eight values, or the upper halves of F32.
+  HWY_INLINE void PutWords(Codes words) {
+    if constexpr (sizeof(T) == 2) {
+      hn::StoreU(words, dcodes, to_);
+      to_ += 16;
+    } else {
+      const hn::FixedTag<uint16_t, 8> d16;
+      const auto upper = hn::BitCast(d16, words), lower = hn::Zero(d16);
+      const auto put = [&](auto v) DEQUANT_LAMBDA {
+        hn::StoreU(hn::BitCast(dcodes, v), dcodes, to_);
+        to_ += 16;
+      };
+      put(hn::InterleaveLower(d16, lower, upper));
+      put(hn::InterleaveUpper(d16, lower, upper));
+    }
   }
 #endif
 

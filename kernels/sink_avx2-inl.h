@@ -82,6 +82,32 @@ struct TwoBitPlaces {
 };
 inline constexpr TwoBitPlaces kTwoBitPlaces;
 
+// For -8 to 7 times a scale: where the bytes of their magnitudes are, which as
+// F16 are in order in each block, while those of BF16 are in turn four that
+// belong there and four of the other block; and what is kept and added of the
+// upper ones.
+template <bool kInTurn>
+struct SignedNibbles {
+  alignas(32) uint8_t low[32];
+  alignas(32) uint8_t high[32];
+  alignas(32) uint8_t kept[32];
+  alignas(32) uint8_t sign[32];
+  constexpr SignedNibbles() : low{}, high{}, kept{}, sign{} {
+    for (size_t i = 0; i < 32; ++i) {
+      const size_t q = i % 16, magnitude = q < 8 ? 8 - q : q - 8;
+      const size_t at = magnitude == 0 ? 0 : magnitude - 1;
+      const size_t word =
+          kInTurn ? at % 4 * 2 + (at / 4 == i / 16 ? 0 : 1) : at;
+      low[i] = static_cast<uint8_t>(magnitude == 0 ? 0x80 : 2 * word);
+      high[i] = static_cast<uint8_t>(2 * word + 1);
+      kept[i] = magnitude == 0 ? 0x80 : 0xFF;  // the sign of a 0
+      sign[i] = q < 8 ? 0x80 : 0;
+    }
+  }
+};
+template <bool kInTurn>
+inline constexpr SignedNibbles<kInTurn> kSignedNibbles;
+
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
 template <typename T>
 class Sink {
@@ -433,6 +459,30 @@ class Sink {
     const auto use = [&](Codes low, Codes high)
                          DEQUANT_LAMBDA { PutFromTable(row, low, high); };
     Split<uint64_t>(use, Narrowed(v0, v1), kLowHigh);
+  }
+  template <class Value0>
+  HWY_INLINE void PutFromTable(Codes row, Minus8, Value0 value) {
+    alignas(32) static constexpr float kMagnitudes[8] = {
+        1 / kUnit, 2 / kUnit, 3 / kUnit, 4 / kUnit,
+        5 / kUnit, 6 / kUnit, 7 / kUnit, 8 / kUnit};
+    constexpr const auto& kOf = kSignedNibbles<kIsBf16>;
+    const Floats values = value(df, hn::Load(df, kMagnitudes));
+    U16x16 words;
+    if constexpr (kIsBf16) {
+      const auto rounded = hn::BitCast(du16, RoundedToBf16(df, values));
+      words = hn::OddEven(
+          hn::ConcatLowerUpper(du16, rounded, rounded),
+          hn::BitCast(du16, hn::ShiftRight<16>(hn::BitCast(du, rounded))));
+    } else {
+      const auto half = Narrow<T>(df, values);
+      words = hn::Combine(du16, half, half);
+    }
+    const Codes bytes = hn::BitCast(dcodes, words);
+    const auto low = hn::TableLookupBytesOr0(bytes, hn::Load(dcodes, kOf.low));
+    const auto high = hn::TableLookupBytes(bytes, hn::Load(dcodes, kOf.high));
+    PutFromTable(row, low,
+                 hn::Xor(hn::And(high, hn::Load(dcodes, kOf.kept)),
+                         hn::Load(dcodes, kOf.sign)));
   }
   // Eight values and eight, BF16 in turn.
   HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {

@@ -22,6 +22,7 @@
 #include "kernels/codes-inl.h"
 #include "kernels/narrow-inl.h"
 #include "kernels/scalar.h"
+#include "kernels/tables/fp4.h"
 
 #if HWY_TARGET <= HWY_AVX3
 HWY_BEFORE_NAMESPACE();
@@ -92,12 +93,12 @@ class Sink {
   static constexpr hn::FixedTag<float, 16> df{};
   static constexpr hn::FixedTag<uint32_t, 16> du32{};
   static constexpr hn::FixedTag<uint16_t, 32> du16{};
+  static constexpr hn::FixedTag<uint8_t, 64> dbytes{};
   using Floats = hn::Vec<hn::FixedTag<float, 16>>;
   using U32x16 = hn::Vec<hn::FixedTag<uint32_t, 16>>;
   using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
 
  public:
-  static constexpr bool kValueBytes = false;
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
@@ -197,6 +198,33 @@ class Sink {
     } else {
       PutRowOf<0>(Field<kFrom, 4>(LoadCodes(drow, p)), table, value);
     }
+  }
+
+  static constexpr bool kValueBytes = sizeof(T) == 2;
+  using Looked = std::conditional_t<kIsBf16, hwy::bfloat16_t, hwy::float16_t>;
+  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
+    const auto codes = [&](auto tag, size_t i)
+                           DEQUANT_LAMBDA { return NibblesOfRow(tag, p, i); };
+    Halves(codes, values, values);
+  }
+  template <class Fn>
+  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
+                         const ValueBytes& values1) {
+    const auto of = [](const uint8_t* bytes0,
+                       const uint8_t* bytes1) DEQUANT_LAMBDA {
+      const auto first = hn::LoadDup128(dbytes, bytes0);
+      return bytes0 == bytes1
+                 ? first
+                 : hn::ConcatUpperLower(dbytes, hn::LoadDup128(dbytes, bytes1),
+                                        first);
+    };
+    // A code for each byte of its value.
+    const U16x32 low = hn::PromoteTo(du16, codes(drow, size_t{0}));
+    const U16x32 high = hn::ShiftLeft<8>(low);
+    StoreRow(hn::OddEven(hn::TableLookupBytes(of(values0.high, values1.high),
+                                              hn::BitCast(dbytes, high)),
+                         hn::TableLookupBytes(of(values0.low, values1.low),
+                                              hn::BitCast(dbytes, low))));
   }
 
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
