@@ -32,16 +32,22 @@ namespace hn = hwy::HWY_NAMESPACE;
 #else
 #define DEQUANT_HAS_BF16 0
 #endif
-// BF16 of values that are no subnormals of F32.
+// BF16 of values that are no subnormals of F32 and below 2^111.
 struct NormalBf16 {
   uint16_t bits;
 };
 
 // The BF16 of each value in the upper half of its 32-bit lane; rests below.
 // NaN must be canonical already.
-template <class DF, class V>
-HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF, V v) {
+template <typename T, class DF, class V>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF df, V v) {
   const hn::RebindToUnsigned<DF> du;
+  if constexpr (std::is_same_v<T, NormalBf16>) {
+    // 2^16 v - v is rounded where v's eighth bit is, the other difference is
+    // exact. (In this order, -0 stays.)
+    const V factor = hn::Set(df, 0x1p16f);
+    return hn::BitCast(du, hn::MulSub(v, factor, hn::MulSub(v, factor, v)));
+  }
   const auto bits = hn::BitCast(du, v);
   const auto up = hn::Add(bits, hn::Set(du, 0x7FFF));
 #if HWY_TARGET <= HWY_AVX3
@@ -52,9 +58,9 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF, V v) {
 #endif
 }
 // The 16 bits of each value in 32-bit lanes.
-template <class DF, class V>
+template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> Bf16Bits(DF df, V v) {
-  return hn::ShiftRight<16>(RoundedBf16(df, v));
+  return hn::ShiftRight<16>(RoundedBf16<T>(df, v));
 }
 
 #if DEQUANT_NO_F16C
@@ -123,7 +129,7 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, DF>> Narrow(DF df, V v) {
     return hn::BitCast(du16, hn::DemoteTo(dbf16, v));
 #endif
   } else {
-    return hn::TruncateTo(du16, Bf16Bits(df, v));
+    return hn::TruncateTo(du16, Bf16Bits<T>(df, v));
   }
 }
 
@@ -146,14 +152,14 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
                                 hn::BitCast(di, F16Bits(df, hi)));
   }
 #endif
-  if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
-    return hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits(df, lo)),
-                                hn::BitCast(di, Bf16Bits(df, hi)));
+  if constexpr (!std::is_same_v<T, hwy::float16_t>) {
+    return hn::OrderedDemote2To(du16, hn::BitCast(di, Bf16Bits<T>(df, lo)),
+                                hn::BitCast(di, Bf16Bits<T>(df, hi)));
   }
 #else
-  if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
-    return hn::ConcatOdd(du16, hn::BitCast(du16, RoundedBf16(df, hi)),
-                         hn::BitCast(du16, RoundedBf16(df, lo)));
+  if constexpr (!std::is_same_v<T, hwy::float16_t>) {
+    return hn::ConcatOdd(du16, hn::BitCast(du16, RoundedBf16<T>(df, hi)),
+                         hn::BitCast(du16, RoundedBf16<T>(df, lo)));
   }
 #endif
   return hn::Combine(du16, Narrow<T>(df, hi), Narrow<T>(df, lo));
@@ -161,23 +167,13 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
 #endif
 
 #if HWY_TARGET == HWY_AVX2
-// The BF16 of each value, as F32. What is rounded is 2^16 v - v, in which the
-// last of 24 bits is where v's eighth is; the other difference is exact. (In
-// this order, -0 stays.) Not for subnormals of F32, nor from 2^111 on.
-template <class DF, class V>
-HWY_INLINE V RoundedToBf16(DF df, V v) {
-  const V factor = hn::Set(df, 0x1p16f);
-  return hn::MulSub(v, factor, hn::MulSub(v, factor, v));
-}
-// Two vectors as BF16 in one, in turn one value of each; of such values.
-template <class DF, class V>
+// Two vectors as BF16 in one, in turn one value of each.
+template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
                                                              V odd) {
   const hn::Repartition<uint16_t, DF> du16;
-  const hn::RebindToUnsigned<DF> du32;
-  const auto bits = hn::BitCast(du32, RoundedToBf16(df, even));
-  return hn::OddEven(hn::BitCast(du16, RoundedToBf16(df, odd)),
-                     hn::BitCast(du16, hn::ShiftRight<16>(bits)));
+  return hn::OddEven(hn::BitCast(du16, RoundedBf16<T>(df, odd)),
+                     hn::BitCast(du16, Bf16Bits<T>(df, even)));
 }
 #endif
 

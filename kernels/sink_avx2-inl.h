@@ -111,7 +111,8 @@ inline constexpr SignedNibbles<kInTurn> kSignedNibbles;
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
 template <typename T>
 class Sink {
-  static constexpr bool kIsBf16 = std::is_same_v<T, hwy::bfloat16_t>;
+  static constexpr bool kIsBf16 =
+      sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
 
  public:
   // The order of rows that are computed: F32 is widened eight by eight; BF16
@@ -188,7 +189,8 @@ class Sink {
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.
   static constexpr bool kValueBytes = true;
-  using Looked = std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>;
+  using Looked = std::conditional_t<std::is_same_v<T, hwy::float16_t>,
+                                    hwy::float16_t, hwy::bfloat16_t>;
   HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
     PutFromTable(NibblesOfRow(LookedUpRow(), p, 0), LoadCodes(values.low),
                  LoadCodes(values.high));
@@ -407,8 +409,8 @@ class Sink {
     const Floats v0 = value0(df, f0), v1 = value0(df, f1);
     const Floats v2 = value1(df, f2), v3 = value1(df, f3);
     if constexpr (kIsBf16) {
-      const U16x16 first = Bf16InTurn(df, v0, v1);
-      const U16x16 second = Bf16InTurn(df, v2, v3);
+      const U16x16 first = Bf16InTurn<T>(df, v0, v1);
+      const U16x16 second = Bf16InTurn<T>(df, v2, v3);
       hn::StoreU(first, du16, reinterpret_cast<uint16_t*>(to_));
       hn::StoreU(second, du16, reinterpret_cast<uint16_t*>(to_) + 16);
     } else {
@@ -469,10 +471,10 @@ class Sink {
     const Floats values = value(df, hn::Load(df, kMagnitudes));
     U16x16 words;
     if constexpr (kIsBf16) {
-      const auto rounded = hn::BitCast(du16, RoundedToBf16(df, values));
-      words = hn::OddEven(
-          hn::ConcatLowerUpper(du16, rounded, rounded),
-          hn::BitCast(du16, hn::ShiftRight<16>(hn::BitCast(du, rounded))));
+      const U32x8 rounded = RoundedBf16<T>(df, values);
+      const U32x8 other = hn::ConcatLowerUpper(du, rounded, rounded);
+      words = hn::OddEven(hn::BitCast(du16, other),
+                          hn::BitCast(du16, hn::ShiftRight<16>(rounded)));
     } else {
       const auto half = Narrow<T>(df, values);
       words = hn::Combine(du16, half, half);
@@ -487,7 +489,7 @@ class Sink {
   // Eight values and eight, BF16 in turn.
   HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {
     if constexpr (kIsBf16) {
-      return Bf16InTurn(df, v0, v1);
+      return Bf16InTurn<T>(df, v0, v1);
     } else {
       return Narrow2<T>(df, v0, v1);
     }
