@@ -293,6 +293,10 @@ struct Minus8 {
 struct TwoBitCodes {
   static constexpr float kOf[4] = {0, 1 / kUnit, 2 / kUnit, 3 / kUnit};
   static constexpr uint8_t kInAll = 0;
+  template <class V>
+  HWY_INLINE static V Value(V q, V scale, V offset) {
+    return hn::MulAdd(q, scale, offset);
+  }
 };
 
 // The mask of as many bits at p as D has codes, the lowest bit first.
@@ -356,6 +360,15 @@ struct ScaledOffset {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
     return hn::MulAdd(q, hn::Set(d, scale), hn::Set(d, offset));
+  }
+};
+
+// (q + offset) * scale, for whole numbers of 24 bits.
+struct OffsetScaled {
+  float scale, offset;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
+    return hn::Mul(hn::Add(q, hn::Set(d, offset)), hn::Set(d, scale));
   }
 };
 

@@ -166,6 +166,18 @@ struct Iq2Bytes {
     return Field<0, 2, kFourTo>(bytes);
   }
 };
+struct Iq1Rows {
+  static constexpr float kOf[4] = {0, 8, 0, -8};
+  static constexpr uint8_t kInAll = 0;
+  template <class V>
+  HWY_INLINE static V Index(V bytes) {
+    return Field<3, 2, kFourTo>(bytes);
+  }
+  template <class V>
+  HWY_INLINE static V Value(V q, V scale, V offset) {
+    return hn::Mul(hn::Add(q, offset), scale);
+  }
+};
 struct Iq1Bytes {  // with an offset, without a sign
   static constexpr float kOf[4] = {1, 7, 9, 0};
   static constexpr uint8_t kInAll = 0;
@@ -318,7 +330,7 @@ HWY_INLINE void PutSigned16(const Grid& grid, const Index* index,
     return hn::IfNegativeThenNegOrUndefIfZero(top, LoadRow8(grid, i));
   };
   sink.Widened(put(index, signs.of[2 * g]),
-               put(index + kRows, signs.of[2 * g + 1]), scale);
+               put(index + kRows, signs.of[2 * g + 1]), Scaled{scale});
 }
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
@@ -327,7 +339,7 @@ HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
   const auto offset0 = hn::Set(drow, offsets.of[2 * g]);
   const auto offset1 = hn::Set(drow, offsets.of[2 * g + 1]);
   sink.Widened(hn::Add(LoadRow8(grid, index), offset0),
-               hn::Add(LoadRow8(grid, index + 1), offset1), scale);
+               hn::Add(LoadRow8(grid, index + 1), offset1), Scaled{scale});
 }
 #else
 struct RowData {
@@ -419,6 +431,29 @@ HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
 }
 #endif
 
+// 32 codes that have one offset, a whole number.
+template <class Grid, class Sink>
+HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
+                             float offset, float scale, Sink& sink) {
+#if HWY_TARGET == HWY_AVX2
+  const OffsetScaled value{scale, offset};
+  sink.Widened(LoadRow8(grid, index), LoadRow8(grid, index + 1), value);
+  sink.Widened(LoadRow8(grid, index + 2), LoadRow8(grid, index + 3), value);
+#else
+  const auto put = [&](const uint16_t* i) DEQUANT_LAMBDA {
+    const auto rows = Signed(LoadRows(grid, i));
+    const hn::DFromV<decltype(rows)> d;
+    return hn::Add(rows, hn::Set(d, static_cast<int8_t>(offset)));
+  };
+#if HWY_TARGET <= HWY_AVX3
+  sink.Halves(put(index), scale, scale);
+#else
+  sink(put(index), scale);
+  sink(put(index + 2), scale);
+#endif
+#endif
+}
+
 #if !HWY_HAVE_SCALABLE
 // A block by tables of values, two bytes each: of(i, put) calls put(index,
 // sign) with those of the next kLookedUp elements, but for their groups.
@@ -495,6 +530,33 @@ HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
     const float* scales = scale + 32 / kPerScale * i;
     PutOffset32(grid, index + 4 * i, offsets, i, scales[0],
                 scales[32 / kPerScale - 1], sink);
+  });
+}
+
+// The same where rows of 32 have an offset as they have a scale.
+template <class Grid, class Sink>
+HWY_INLINE void PutOffsetRows(const Grid& grid, const uint16_t* index,
+                              const float* offset, const float* scale,
+                              Sink& sink) {
+#if !HWY_HAVE_SCALABLE
+  if constexpr (Sink::kGroupTables) {
+    constexpr size_t kGroups = kTableSize / 4, kUses = 32 / kLookedUp;
+    EachOf(kTimes<8 / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
+      const auto use = [&](auto... table) DEQUANT_LAMBDA {
+        EachOf(kTimes<kGroups * kUses>, [&](size_t j) DEQUANT_LAMBDA {
+          const size_t row = kLookedUp / 8 * (kGroups * kUses * i + j);
+          const auto q = Iq1Rows::Index(LoadRows(grid, index + row));
+          sink.PutFromTable(IndexOf<Iq1Rows, 32>(q, j), table...);
+        });
+      };
+      sink.template OfGroups<Iq1Rows>(use, scale + kGroups * i,
+                                      offset + kGroups * i);
+    });
+    return;
+  }
+#endif
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    PutOffsetRow(grid, index + 4 * i, offset[i], scale[i], sink);
   });
 }
 

@@ -54,7 +54,7 @@ template <>
 struct Unpack<IQ1_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
-    RowData delta;
+    float offset[8];
     uint16_t row[32];
   };
 
@@ -66,22 +66,26 @@ struct Unpack<IQ1_S> {
     const U8x16 top =
         hn::ConcatOdd(du8, hn::BitCast(du8, qh), hn::BitCast(du8, qh));
     OddScales(Field<4, 3>(top), d * (0.125f * kRowUnit), h.scale);
-    const I8x16 delta =  // 1 or -1, one per 32 elements, which are four rows
-        hn::Or(hn::BroadcastSignBit(Signed(top)), hn::Set(di8, 1));
-    for (size_t half = 0; half < 2; ++half) {
-      const auto four_times = hn::BitCast(di8, Load16Bytes(kFourTimes[half]));
-      StoreOffsets(hn::TableLookupBytes(delta, four_times), half, h.delta);
-    }
+    Offsets(qh, h.offset);
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
-    PutOffset<Iq1Bytes, 32>(kGridIq1, h.row, h.delta, h.scale, sink);
+    PutOffsetRows(kGridIq1, h.row, h.offset, h.scale, sink);
   }
 
-  alignas(16) static constexpr uint8_t kFourTimes[2][16] = {
-      {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3},
-      {4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7}};
+  // 1, or -1 where the top bit is set.
+  HWY_INLINE static void Offsets(U16x8 words, float* HWY_RESTRICT to) {
+    const hn::FixedTag<float, 4> df;
+    const hn::FixedTag<uint32_t, 4> du32;
+    const auto put = [&](auto wide, float* at) DEQUANT_LAMBDA {
+      const auto sign =
+          hn::And(hn::ShiftLeft<16>(wide), hn::Set(du32, 1u << 31));
+      hn::StoreU(hn::Or(hn::BitCast(df, sign), hn::Set(df, 1.0f)), df, at);
+    };
+    put(hn::PromoteLowerTo(du32, words), to);
+    put(hn::PromoteUpperTo(du32, words), to + 4);
+  }
 };
 
 }  // namespace HWY_NAMESPACE

@@ -154,8 +154,8 @@ class Sink {
       } else if constexpr (sizeof...(Offset) == 0) {
         return hn::Mul(hn::Set(df, Values::kOf[i]), hn::LoadU(df, scale));
       } else {
-        return hn::MulAdd(hn::Set(df, Values::kOf[i]), hn::LoadU(df, scale),
-                          hn::LoadU(df, offset...));
+        return Values::Value(hn::Set(df, Values::kOf[i]), hn::LoadU(df, scale),
+                             hn::LoadU(df, offset...));
       }
     };
     const auto order = LoadCodes(kFour ? kOrderOfFour : kOrderOfTwo);

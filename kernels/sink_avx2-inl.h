@@ -124,19 +124,18 @@ class Sink {
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V>
   HWY_INLINE void operator()(V q, float scale) {
-    Widened(WidenTo<0, 1, 3>(q), WidenTo<8, 1, 3>(q), scale);
+    Widened(WidenTo<0, 1, 3>(q), WidenTo<8, 1, 3>(q), Scaled{scale});
   }
   // Sixteen codes that have their own scale, not times kUnit.
   HWY_INLINE void operator()(I8x16 q, float scale) {
     const hn::Half<decltype(di8)> dhalf;
     Widened(hn::PromoteTo(di, hn::LowerHalf(dhalf, q)),
-            hn::PromoteTo(di, hn::UpperHalf(dhalf, q)), scale);
+            hn::PromoteTo(di, hn::UpperHalf(dhalf, q)), Scaled{scale});
   }
   // A group as two vectors of integers.
-  template <class V>
-  HWY_INLINE void Widened(V lo, V hi, float scale) {
+  template <class V, class Value0>
+  HWY_INLINE void Widened(V lo, V hi, Value0 value) {
     const Floats f0 = Value(lo), f1 = Value(hi);
-    const Scaled value{scale};
     StoreAs2<T>(df, value(df, f0), value(df, f1), to_);
     to_ += 16 * sizeof(T);
   }
@@ -346,7 +345,7 @@ class Sink {
       if constexpr (sizeof...(Offset) == 0) {
         return hn::Mul(value, load(scale, i));
       } else {
-        return hn::MulAdd(value, load(scale, i), load(offset..., i));
+        return Values::Value(value, load(scale, i), load(offset..., i));
       }
     };
     // Pairs of bytes, each of two values of a group.

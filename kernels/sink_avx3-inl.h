@@ -170,6 +170,9 @@ class Sink {
     use(Narrow2<T>(df, Lanes<Values, 0>(scale, offset...),
                    Lanes<Values, 1>(scale, offset...)));
   }
+  HWY_INLINE void PutFromTable(RowCodes q, U16x32 table) {
+    StoreRow(LookedUp(hn::PromoteTo(du16, q), table));
+  }
   HWY_INLINE void PutSigned(RowCodes q, hn::Mask<decltype(drow)> minus,
                             U16x32 table) {
     const U16x32 v = LookedUp(hn::PromoteTo(du16, q), table);
@@ -405,9 +408,6 @@ class Sink {
     }
   }
 
-  HWY_INLINE void PutFromTable(RowCodes q, U16x32 table) {
-    StoreRow(LookedUp(hn::PromoteTo(du16, q), table));
-  }
   HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
     return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};
   }
@@ -428,7 +428,7 @@ class Sink {
     if constexpr (sizeof...(Offset) == 0) {
       return hn::Mul(value, load(scale));
     } else {
-      return hn::MulAdd(value, load(scale), load(offset...));
+      return Values::Value(value, load(scale), load(offset...));
     }
   }
 
