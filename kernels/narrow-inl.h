@@ -36,17 +36,23 @@ namespace hn = hwy::HWY_NAMESPACE;
 struct NormalBf16 {
   uint16_t bits;
 };
+constexpr bool kHasNormalBf16 =
+    HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_AVX2;
 
+// NaN where v is, or Inf.
+template <class DF, class V>
+HWY_INLINE V Probe(DF df, V v) {
+  return hn::MulSub(v, hn::Set(df, 0x1p16f), v);
+}
 // The BF16 of each value in the upper half of its 32-bit lane; rests below.
 // NaN must be canonical already.
 template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF df, V v) {
   const hn::RebindToUnsigned<DF> du;
   if constexpr (std::is_same_v<T, NormalBf16>) {
-    // 2^16 v - v is rounded where v's eighth bit is, the other difference is
-    // exact. (In this order, -0 stays.)
-    const V factor = hn::Set(df, 0x1p16f);
-    return hn::BitCast(du, hn::MulSub(v, factor, hn::MulSub(v, factor, v)));
+    // The last bit of 2^16 v - v is where v's eighth is; the other difference
+    // is exact. (In this order, -0 stays.)
+    return hn::BitCast(du, hn::MulSub(v, hn::Set(df, 0x1p16f), Probe(df, v)));
   }
   const auto bits = hn::BitCast(du, v);
   const auto up = hn::Add(bits, hn::Set(du, 0x7FFF));
@@ -270,6 +276,11 @@ HWY_INLINE void StoreScalar(float f, uint8_t* to) {
 template <typename From, typename T>
 HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
                         uint8_t* HWY_RESTRICT to) {
+  // F16 has no subnormals of F32.
+  constexpr bool kNormal = kHasNormalBf16 &&
+                           std::is_same_v<From, hwy::float16_t> &&
+                           std::is_same_v<T, hwy::bfloat16_t>;
+  using Stored = std::conditional_t<kNormal, NormalBf16, T>;
   const hn::ScalableTag<float> df;
   const auto nan = hn::BitCast(
       df, hn::Set(hn::RebindToUnsigned<decltype(df)>(), 0x7FC00000));
@@ -280,15 +291,21 @@ HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
     auto v1 = LoadAs<From>(df, from + lanes * sizeof(From));
     auto v2 = LoadAs<From>(df, from + 2 * lanes * sizeof(From));
     auto v3 = LoadAs<From>(df, from + 3 * lanes * sizeof(From));
-    const auto any = hn::Or(hn::IsEitherNaN(v0, v1), hn::IsEitherNaN(v2, v3));
+    const auto probe = [df](auto v)
+                           HWY_ATTR { return kNormal ? Probe(df, v) : v; };
+    const auto any = hn::Or(hn::IsEitherNaN(probe(v0), probe(v1)),
+                            hn::IsEitherNaN(probe(v2), probe(v3)));
     if (HWY_UNLIKELY(!hn::AllFalse(df, any))) {
       v0 = hn::IfThenElse(hn::IsNaN(v0), nan, v0);
       v1 = hn::IfThenElse(hn::IsNaN(v1), nan, v1);
       v2 = hn::IfThenElse(hn::IsNaN(v2), nan, v2);
       v3 = hn::IfThenElse(hn::IsNaN(v3), nan, v3);
+      StoreAs2<T>(df, v0, v1, to);
+      StoreAs2<T>(df, v2, v3, to + 2 * lanes * sizeof(T));
+    } else {
+      StoreAs2<Stored>(df, v0, v1, to);
+      StoreAs2<Stored>(df, v2, v3, to + 2 * lanes * sizeof(T));
     }
-    StoreAs2<T>(df, v0, v1, to);
-    StoreAs2<T>(df, v2, v3, to + 2 * lanes * sizeof(T));
     from += 4 * lanes * sizeof(From);
     to += 4 * lanes * sizeof(T);
   }

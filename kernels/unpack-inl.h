@@ -142,8 +142,6 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
 }
 
 // What the sink takes T for: what Do gets gives no subnormals of F32.
-constexpr bool kHasNormalBf16 =
-    HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_AVX2;
 template <typename T>
 using Stored =
     std::conditional_t<kHasNormalBf16 && std::is_same_v<T, hwy::bfloat16_t>,
