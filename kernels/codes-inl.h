@@ -62,13 +62,16 @@ using SignedCodes = hn::Vec<decltype(dsigned)>;
 #if HWY_TARGET <= HWY_AVX3
 constexpr hn::FixedTag<uint8_t, 32> drow;
 #elif HWY_TARGET == HWY_AVX2
-template <size_t kRun>
+// In a block, the second run of four may also be third: so blends put them.
+template <size_t kRun, bool kBlended = false>
 struct RowTag : hn::FixedTag<uint8_t, 32> {
   // Which code byte i is.
   static constexpr size_t Code(size_t i) {
-    return i % 16 / kRun * (2 * kRun) + i / 16 * kRun + i % kRun;
+    const size_t at = i % 16 / kRun, run = kBlended ? at % 2 * 2 + at / 2 : at;
+    return run * (2 * kRun) + i / 16 * kRun + i % kRun;
   }
 };
+using BlendedRow = RowTag<4, true>;
 #endif
 
 template <class D>
@@ -91,16 +94,17 @@ HWY_INLINE Codes InTurn(RowTag<8>, Codes q0, Codes q1) {
   const auto a = hn::BitCast(df64, q0), b = hn::BitCast(df64, q1);
   return Codes{_mm256_castpd_si256(_mm256_shuffle_pd(a.raw, b.raw, 0b1100))};
 }
-HWY_INLINE Codes InTurn(RowTag<4> d, Codes q0, Codes q1) {
-  const hn::Repartition<float, decltype(dcodes)> df32;
-  const auto a = hn::BitCast(df32, q0), b = hn::BitCast(df32, q1);
-  const Codes even{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0x88))};
-  const Codes odd{_mm256_castps_si256(_mm256_shuffle_ps(a.raw, b.raw, 0xDD))};
-  return hn::ConcatUpperLower(d, odd, even);
+// Half of a row is where it belongs when all of it is loaded, the other half
+// when other bytes are.
+HWY_INLINE Codes LoadCodes(RowTag<8>, const uint8_t* p) {
+  const Codes all = hn::LoadU(dcodes, p), middle = LoadCodes(dcodes, p + 8);
+  return Codes{_mm256_blend_epi32(all.raw, middle.raw, 0b00111100)};
 }
-template <size_t kRun>
-HWY_INLINE Codes LoadCodes(RowTag<kRun> d, const uint8_t* p) {
-  return InTurn(d, LoadCodes(dcodes, p), LoadCodes(dcodes, p + 16));
+HWY_INLINE Codes LoadCodes(BlendedRow d, const uint8_t* p) {
+  const Codes others = hn::ConcatUpperLower(d, LoadCodes(dcodes, p + 4),
+                                            LoadCodes(dcodes, p + 12));
+  const Codes all = hn::LoadU(dcodes, p);
+  return Codes{_mm256_blend_epi32(all.raw, others.raw, 0b01011010)};
 }
 #endif
 HWY_INLINE Codes LoadCodes(const uint8_t* p) { return LoadCodes(dcodes, p); }
@@ -141,7 +145,7 @@ HWY_INLINE V HighNibbles(V v) {
 #if HWY_TARGET == HWY_AVX2
 // Where the nibbles of a row are, of 16 bytes in each block; and its bits, of
 // four bytes.
-template <size_t kRun, size_t kGroup>
+template <class Row, size_t kGroup>
 struct RowPlaces {
   alignas(32) uint8_t nibble[32];
   alignas(32) uint32_t shift[8];
@@ -149,7 +153,7 @@ struct RowPlaces {
   alignas(32) uint8_t bit[32];
   constexpr RowPlaces() : nibble{}, shift{}, byte{}, bit{} {
     for (size_t i = 0; i < 32; ++i) {
-      const size_t code = RowTag<kRun>::Code(i);
+      const size_t code = Row::Code(i);
       nibble[i] =
           static_cast<uint8_t>(code / (2 * kGroup) * kGroup + code % kGroup);
       shift[i / 4] = code / kGroup % 2 * 4;
@@ -158,8 +162,8 @@ struct RowPlaces {
     }
   }
 };
-template <size_t kRun, size_t kGroup = 16>
-inline constexpr RowPlaces<kRun, kGroup> kRowPlaces;
+template <class Row, size_t kGroup = 16>
+inline constexpr RowPlaces<Row, kGroup> kRowPlaces;
 #endif
 
 // What stands for codes below 16.
@@ -199,9 +203,10 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   }
 }
 #if HWY_TARGET == HWY_AVX2
-template <size_t kGroup = 16, size_t kRun>
-HWY_INLINE Codes NibblesOfRow(RowTag<kRun> d, const uint8_t* p, size_t) {
-  constexpr const auto& kPlaces = kRowPlaces<kRun, kGroup>;
+template <size_t kGroup = 16, size_t kRun, bool kBlended>
+HWY_INLINE Codes NibblesOfRow(RowTag<kRun, kBlended> d, const uint8_t* p,
+                              size_t) {
+  constexpr const auto& kPlaces = kRowPlaces<decltype(d), kGroup>;
   const hn::Repartition<uint32_t, decltype(dcodes)> du32;
   const Codes bytes =
       hn::TableLookupBytes(hn::LoadDup128(d, p), hn::Load(d, kPlaces.nibble));
@@ -309,10 +314,10 @@ HWY_INLINE hn::Mask<D> CodeBits(D d, const uint8_t* p) {
   return hn::Dup128MaskFromMaskBits(d, Load16(p));
 }
 #if HWY_TARGET == HWY_AVX2
-template <size_t kRun>
-HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun> d,
+template <size_t kRun, bool kBlended>
+HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun, kBlended> d,
                                                const uint8_t* p) {
-  constexpr const auto& kPlaces = kRowPlaces<kRun>;
+  constexpr const auto& kPlaces = kRowPlaces<decltype(d)>;
   const hn::Repartition<uint32_t, decltype(dcodes)> du32;
   const Codes bits = hn::BitCast(d, hn::Set(du32, Load32(p)));
   return hn::TestBit(hn::TableLookupBytes(bits, hn::Load(d, kPlaces.byte)),

@@ -117,9 +117,12 @@ class Sink {
  public:
   // The order of rows that are computed: F32 is widened eight by eight; BF16
   // those at even and those at odd places of 16.
-  using ComputedRow = RowTag<kIsBf16 ? 8 : 4>;
+  using ComputedRow = std::conditional_t<kIsBf16, RowTag<8>, BlendedRow>;
   // And of rows that are looked up.
-  using LookedUpRow = RowTag<sizeof(T) == 2 ? 8 : 4>;
+  using LookedUpRow = std::conditional_t<sizeof(T) == 2, RowTag<8>, BlendedRow>;
+
+  // And of rows whose bytes are looked up and interleaved.
+  using InterleavedRow = RowTag<sizeof(T) == 2 ? 8 : 4>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
   template <class V>
@@ -191,14 +194,14 @@ class Sink {
   using Looked = std::conditional_t<std::is_same_v<T, hwy::float16_t>,
                                     hwy::float16_t, hwy::bfloat16_t>;
   HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
-    PutFromTable(NibblesOfRow(LookedUpRow(), p, 0), LoadCodes(values.low),
+    PutFromTable(NibblesOfRow(InterleavedRow(), p, 0), LoadCodes(values.low),
                  LoadCodes(values.high));
   }
   // Each half of the row is eight bytes in either block.
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
                          const ValueBytes& values1) {
-    const Codes q = codes(LookedUpRow(), size_t{0});
+    const Codes q = codes(InterleavedRow(), size_t{0});
     const auto of = [&](const uint8_t* bytes) DEQUANT_LAMBDA {
       return hn::TableLookupBytes(LoadCodes(bytes), q);
     };
@@ -250,7 +253,7 @@ class Sink {
       const Codes q =
           hn::BitCast(dcodes, hn::ShiftRight<kFrom>(hn::BitCast(d16, bytes)));
       PutOfFour(four, four, WidenTo<0, 1, 0, true>(q),
-                WidenTo<4, 1, 0, true>(q), WidenTo<8, 1, 0, true>(q),
+                WidenTo<8, 1, 0, true>(q), WidenTo<4, 1, 0, true>(q),
                 WidenTo<12, 1, 0, true>(q));
     } else {
       PutFromTable(Field<kFrom, 2>(bytes), map, Formula(scale));
@@ -385,10 +388,13 @@ class Sink {
   // Codes of a row, and of two groups.
   template <class V, class Value0, class Value1>
   HWY_INLINE void PutRow(V q, Value0 value0, Value1 value1) {
-    constexpr int kFirst1 = kIsBf16 ? 1 : 4, kStep = kIsBf16 ? 2 : 1;
-    PutFour(WidenTo<0, kStep, 3, true>(q), WidenTo<kFirst1, kStep, 3, true>(q),
-            WidenTo<8, kStep, 3, true>(q),
-            WidenTo<8 + kFirst1, kStep, 3, true>(q), value0, value1);
+    constexpr int kStep = kIsBf16 ? 2 : 1;
+    constexpr int kFirst[4] = {0, kIsBf16 ? 1 : 8, kIsBf16 ? 8 : 4,
+                               kIsBf16 ? 9 : 12};
+    PutFour(WidenTo<kFirst[0], kStep, 3, true>(q),
+            WidenTo<kFirst[1], kStep, 3, true>(q),
+            WidenTo<kFirst[2], kStep, 3, true>(q),
+            WidenTo<kFirst[3], kStep, 3, true>(q), value0, value1);
   }
   template <class V, class Value0>
   HWY_INLINE void PutPair(V q0, V q1, Value0 value) {
