@@ -48,6 +48,9 @@ struct Unpack<Q1_0> {
       for (int i = 0; i < 16; i += 4) {
         sink.template PackedRow<1>(b.qs + i, value, d);
       }
+    } else if constexpr (Sink::kSignRows) {
+      EachOf(kTimes<4>,
+             [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });
     } else {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
         const auto codes = [&](auto tag, size_t at) DEQUANT_LAMBDA {

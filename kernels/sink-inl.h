@@ -175,6 +175,7 @@ class Sink {
 #endif
 
   // Whether there is a PackedRow, which looks codes up from bits as they are.
+  static constexpr bool kSignRows = false;
   template <int kBits>
   static constexpr bool kPackedRows = false;
 

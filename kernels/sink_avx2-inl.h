@@ -301,6 +301,20 @@ class Sink {
     }
   }
 
+  // A row of bits, which are 1 or, clear, -1.
+  static constexpr bool kSignRows = sizeof(T) == 2;
+  HWY_INLINE void SignRow(const uint8_t* p, float scale) {
+    const Floats one = Formula(scale)(df, hn::Set(df, 1 / kUnit));
+    const U16x16 value = Narrowed(one, one);
+    const U16x16 high = hn::ShiftRight<8>(value);
+    const auto minus =
+        hn::IfThenZeroElse(CodeBits(RowTag<8>(), p), hn::Set(dcodes, 0x80));
+    const auto bytes = [](U16x16 v) HWY_ATTR {
+      return hn::TableLookupBytes(hn::BitCast(dcodes, v), hn::Zero(dcodes));
+    };
+    PutBytes(bytes(value), hn::Xor(bytes(high), minus));
+  }
+
   template <class Fn, class Map, class... F>
   HWY_INLINE void RowOfMany(const Fn& codes, Map map, F... scale) {
     PutFromTable(codes(LookedUpRow(), size_t{0}), map, Formula(scale...));

@@ -283,6 +283,7 @@ class Sink {
     }
   }
 
+  static constexpr bool kSignRows = false;
   template <int kBits>
   static constexpr bool kPackedRows = true;
   template <int kBits, class Map, class... F>
