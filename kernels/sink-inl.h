@@ -116,7 +116,9 @@ class Sink {
 
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.
-  static constexpr bool kValueBytes = kLookUp;
+  // (Vectors of 256 bits compute F32 with less work.)
+  static constexpr bool kValueBytes =
+      kTables || (kLookUp && HWY_TARGET != HWY_SVE_256);
   using Looked = std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>;
 #if !HWY_HAVE_SCALABLE
   HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {

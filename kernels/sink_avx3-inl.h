@@ -206,28 +206,19 @@ class Sink {
   static constexpr bool kValueBytes = sizeof(T) == 2;
   using Looked = std::conditional_t<kIsBf16, hwy::bfloat16_t, hwy::float16_t>;
   HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
-    const auto codes = [&](auto tag, size_t i)
-                           DEQUANT_LAMBDA { return NibblesOfRow(tag, p, i); };
-    Halves(codes, values, values);
+    PutFromBytes(NibblesOfRow(drow, p, 0), hn::LoadDup128(dbytes, values.low),
+                 hn::LoadDup128(dbytes, values.high));
   }
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
                          const ValueBytes& values1) {
-    const auto of = [](const uint8_t* bytes0,
-                       const uint8_t* bytes1) DEQUANT_LAMBDA {
-      const auto first = hn::LoadDup128(dbytes, bytes0);
-      return bytes0 == bytes1
-                 ? first
-                 : hn::ConcatUpperLower(dbytes, hn::LoadDup128(dbytes, bytes1),
-                                        first);
+    const auto both = [](const uint8_t* bytes0,
+                         const uint8_t* bytes1) DEQUANT_LAMBDA {
+      return hn::ConcatUpperLower(dbytes, hn::LoadDup128(dbytes, bytes1),
+                                  hn::LoadDup128(dbytes, bytes0));
     };
-    // A code for each byte of its value.
-    const U16x32 low = hn::PromoteTo(du16, codes(drow, size_t{0}));
-    const U16x32 high = hn::ShiftLeft<8>(low);
-    StoreRow(hn::OddEven(hn::TableLookupBytes(of(values0.high, values1.high),
-                                              hn::BitCast(dbytes, high)),
-                         hn::TableLookupBytes(of(values0.low, values1.low),
-                                              hn::BitCast(dbytes, low))));
+    PutFromBytes(codes(drow, size_t{0}), both(values0.low, values1.low),
+                 both(values0.high, values1.high));
   }
 
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
@@ -409,6 +400,15 @@ class Sink {
     }
   }
 
+  // A row looked up in low and high bytes, which for both need the code.
+  template <class V>
+  HWY_INLINE void PutFromBytes(RowCodes q, V low, V high) {
+    const U16x32 in_low = hn::PromoteTo(du16, q);
+    const U16x32 in_high = hn::ShiftLeft<8>(in_low);
+    StoreRow(
+        hn::OddEven(hn::TableLookupBytes(high, hn::BitCast(dbytes, in_high)),
+                    hn::TableLookupBytes(low, hn::BitCast(dbytes, in_low))));
+  }
   HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
     return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};
   }

@@ -1,5 +1,6 @@
 // Every kernel against the scalar reference, on bits and on guard pages.
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -7,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/scalar.h"
 #include "src/core/block_gen.h"
 #include "tests/support/float_env.h"
 #include "tests/support/guarded_buffer.h"
@@ -256,6 +258,43 @@ TEST_P(LongNarrow, EveryF32) {
               Status::kOk);
     ASSERT_EQ(FirstDifference(Expected(f32, out, bytes), got), -1)
         << "from " << first;
+  }
+}
+
+// Products are rounded by other code than plain F32: scales of Q8_K, times 1,
+// with every mantissa and the exponents around which its kernel gives up.
+TEST_P(LongNarrow, EveryMantissa) {
+  const auto& [out, target] = GetParam();
+  const ScopedTarget restore;
+  ASSERT_TRUE(SetTarget(target));
+  const Format& q8_k = *FindFormat(15);
+  const auto block_bytes = static_cast<size_t>(q8_k.type.block_bytes);
+  const auto elements = static_cast<size_t>(q8_k.type.block_elements);
+  constexpr uint32_t kChunk = 1 << 12;
+  std::vector<uint8_t> src(kChunk * block_bytes, 1);
+  std::vector<uint16_t> got(kChunk * elements), want(kChunk * elements);
+  const auto check = [&](uint32_t first) {
+    for (uint32_t i = 0; i < kChunk; ++i) {
+      const uint32_t bits = first + i;
+      std::memcpy(&src[i * block_bytes], &bits, sizeof(bits));
+      const auto d = std::bit_cast<float>(bits);
+      std::fill_n(want.begin() + static_cast<ptrdiff_t>(i * elements), elements,
+                  out == DType::kF16 ? F32ToF16(d) : F32ToBf16(d));
+    }
+    ASSERT_EQ(Dequantize(15, src.data(), out, got.data(),
+                         static_cast<int64_t>(got.size()), 1),
+              Status::kOk);
+    ASSERT_TRUE(want == got) << "from " << first;
+  };
+  for (const uint32_t sign : {0, 1}) {
+    for (const uint32_t exponent : {0, 24, 25, 127, 230, 231}) {
+      const bool taken = exponent >= 25 && exponent <= 230;
+      const uint32_t end = taken ? 1 << 23 : kChunk;
+      for (uint32_t mantissa = 0; mantissa < end; mantissa += kChunk) {
+        check(sign << 31 | exponent << 23 | mantissa);
+        if (HasFatalFailure()) return;
+      }
+    }
   }
 }
 
