@@ -166,7 +166,7 @@ struct Iq2Bytes {
     return Field<0, 2, kFourTo>(bytes);
   }
 };
-struct Iq1Rows {
+struct Iq1Rows {  // less the offset that their group adds to all of them
   static constexpr float kOf[4] = {0, 8, 0, -8};
   static constexpr uint8_t kInAll = 0;
   template <class V>
@@ -533,7 +533,7 @@ HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
   });
 }
 
-// The same where rows of 32 have an offset as they have a scale.
+// The same where 32 elements have one offset, 1 or -1, as they have one scale.
 template <class Grid, class Sink>
 HWY_INLINE void PutOffsetRows(const Grid& grid, const uint16_t* index,
                               const float* offset, const float* scale,

@@ -481,6 +481,7 @@ class Sink {
                          DEQUANT_LAMBDA { PutFromTable(row, low, high); };
     Split<uint64_t>(use, Narrowed(v0, v1), kLowHigh);
   }
+  // -8 to 7 times a scale are eight magnitudes.
   template <class Value0>
   HWY_INLINE void PutFromTable(Codes row, Minus8, Value0 value) {
     alignas(32) static constexpr float kMagnitudes[8] = {
