@@ -455,23 +455,31 @@ HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
 }
 
 #if !HWY_HAVE_SCALABLE
-// A block by tables of values, two bytes each: of(i, put) calls put(index,
-// sign) with those of the next kLookedUp elements, but for their groups.
+// A block by tables of values, two bytes each: of(i, put) calls put(index) or
+// put(index, sign) with those of the next kLookedUp elements, but for their
+// groups, which may have an offset as they have a scale.
 constexpr size_t kLookedUp = HWY_TARGET <= HWY_AVX2 ? 32 : 16;
 constexpr size_t kTableSize = HWY_TARGET <= HWY_AVX3 ? 32 : 16;
-template <class Bytes, size_t kPerScale, class Sink, class Of>
-HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of) {
+template <class Bytes, size_t kPerScale, class Sink, class Of, class... Offset>
+HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
+                              Offset... offset) {
   constexpr size_t kGroups = kTableSize / std::size(Bytes::kOf);
   constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
   EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
     const auto use = [&](auto... table) DEQUANT_LAMBDA {
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
-        of(kUses * i + j, [&](auto index, auto sign) DEQUANT_LAMBDA {
-          sink.PutSigned(IndexOf<Bytes, kPerScale>(index, j), sign, table...);
+        of(kUses * i + j, [&](auto index, auto... sign) DEQUANT_LAMBDA {
+          const auto q = IndexOf<Bytes, kPerScale>(index, j);
+          if constexpr (sizeof...(sign) == 0) {
+            sink.PutFromTable(q, table...);
+          } else {
+            sink.PutSigned(q, sign..., table...);
+          }
         });
       });
     };
-    sink.template OfGroups<Bytes>(use, scale + kGroups * i);
+    sink.template OfGroups<Bytes>(use, scale + kGroups * i,
+                                  (offset + kGroups * i)...);
   });
 }
 #endif
@@ -540,18 +548,10 @@ HWY_INLINE void PutOffsetRows(const Grid& grid, const uint16_t* index,
                               Sink& sink) {
 #if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
-    constexpr size_t kGroups = kTableSize / 4, kUses = 32 / kLookedUp;
-    EachOf(kTimes<8 / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
-      const auto use = [&](auto... table) DEQUANT_LAMBDA {
-        EachOf(kTimes<kGroups * kUses>, [&](size_t j) DEQUANT_LAMBDA {
-          const size_t row = kLookedUp / 8 * (kGroups * kUses * i + j);
-          const auto q = Iq1Rows::Index(LoadRows(grid, index + row));
-          sink.PutFromTable(IndexOf<Iq1Rows, 32>(q, j), table...);
-        });
-      };
-      sink.template OfGroups<Iq1Rows>(use, scale + kGroups * i,
-                                      offset + kGroups * i);
-    });
+    const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
+      put(Iq1Rows::Index(LoadRows(grid, index + kLookedUp / 8 * i)));
+    };
+    PutFromTables<Iq1Rows, 32>(scale, sink, of, offset);
     return;
   }
 #endif
