@@ -59,7 +59,7 @@ struct Unpack<IQ2_XS> {
 
   HWY_INLINE static void Read(const IQ2_XS& b, float d, Header& h) {
     OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f * kRowUnit), h.scale);
-    for (size_t half = 0; half < 2; ++half) {
+    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U16x8 w0 = Load8Words(b.qs + 32 * half);
       const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);
       const hn::RebindToSigned<decltype(du16)> di16;
@@ -69,7 +69,7 @@ struct Unpack<IQ2_XS> {
       StoreSigns(EvenSigns(signs), half, h.signs);
       hn::StoreU(LaneField<0, 9, 0>(w0), du16, h.row + 16 * half);
       hn::StoreU(LaneField<0, 9, 0>(w1), du16, h.row + 16 * half + 8);
-    }
+    });
   }
 
   template <class Sink>

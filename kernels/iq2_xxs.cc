@@ -57,14 +57,14 @@ struct Unpack<IQ2_XXS> {
   };
 
   HWY_INLINE static void Read(const IQ2_XXS& b, float d, Header& h) {
-    for (size_t half = 0; half < 2; ++half) {
+    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const uint8_t* qs = b.qs + 32 * half;
       const U32x4 words =
           hn::ConcatOdd(du32, hn::BitCast(du32, Load16Bytes(qs + 16)),
                         hn::BitCast(du32, Load16Bytes(qs)));
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
-    }
+    });
   }
 
   template <class Sink>

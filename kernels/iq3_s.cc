@@ -63,10 +63,10 @@ struct Unpack<IQ3_S> {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
     OddScales(Nibbles(scales), d, h.scale);
     const U8x16 qh = Load8Bytes(b.qh);
-    for (size_t i = 0; i < 4; ++i) {
+    EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
       const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
       StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
-    }
+    });
     StoreSigns(Load16Bytes(b.signs), 0, h.signs);
     StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
   }

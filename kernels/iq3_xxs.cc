@@ -57,11 +57,11 @@ struct Unpack<IQ3_XXS> {
   };
 
   HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
-    for (size_t half = 0; half < 2; ++half) {
+    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * 0.25f, h.scale + 4 * half);
-    }
+    });
   }
 
   template <class Sink>

@@ -45,9 +45,9 @@ struct Unpack<Q1_0> {
         const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
         return Minus1()(hn::Add(bit, bit));
       };
-      for (int i = 0; i < 16; i += 4) {
-        sink.template PackedRow<1>(b.qs + i, value, d);
-      }
+      EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
+        sink.template PackedRow<1>(b.qs + 4 * i, value, d);
+      });
     } else if constexpr (Sink::kSignRows) {
       EachOf(kTimes<4>,
              [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });

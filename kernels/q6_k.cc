@@ -60,7 +60,7 @@ struct Unpack<Q6_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q6_K& b, const Header& h, Sink& sink) {
-    for (int half = 0; half < 2; ++half) {
+    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const auto ql0 = sink.Bytes(b.ql + 64 * half);
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
       const auto qh = sink.Bytes(b.qh + 32 * half);
@@ -69,7 +69,7 @@ struct Unpack<Q6_K> {
       Row<0, 2>(ql1, qh, s + 2, sink);
       Row<4, 4>(ql0, qh, s + 4, sink);
       Row<4, 6>(ql1, qh, s + 6, sink);
-    }
+    });
   }
 
   // 32 elements: four bits from bit kLow of ql, two above them from bit kHigh

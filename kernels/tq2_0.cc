@@ -44,7 +44,7 @@ template <>
 struct Unpack<TQ2_0> {
   template <class Sink>
   HWY_INLINE static void Do(const TQ2_0& b, float d, Sink& sink) {
-    for (int half = 0; half < 2; ++half) {
+    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const uint8_t* qs = b.qs + 32 * half;
       const auto bytes = [&](auto tag, size_t i)
                              DEQUANT_LAMBDA { return LoadCodes(tag, qs + i); };
@@ -52,7 +52,7 @@ struct Unpack<TQ2_0> {
       sink.template TwoBitsOfMany<2>(bytes, Minus1(), d);
       sink.template TwoBitsOfMany<4>(bytes, Minus1(), d);
       sink.template TwoBitsOfMany<6>(bytes, Minus1(), d);
-    }
+    });
   }
 };
 
