@@ -50,9 +50,11 @@ struct Unpack<Q8_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    EachOf(kTimes<8>, [&](size_t row) DEQUANT_LAMBDA {
-      sink.ByteRow(b.qs + 32 * row, d * kUnit);
-    });
+    for (int i = 0; i < 256; i += 64) {
+      EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
+        sink.ByteRow(b.qs + i + 32 * row, d * kUnit);
+      });
+    }
   }
 };
 
