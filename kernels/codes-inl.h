@@ -117,12 +117,43 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> Signed(V v) {
   return hn::BitCast(hn::RebindToSigned<hn::DFromV<V>>(), v);
 }
 
+#if HWY_TARGET <= HWY_AVX3_DL
+// One instruction (GFNI) makes each bit of a byte from any of its bits: from
+// those that byte 7 - i of the matrix has, for bit i.
+template <uint64_t kMatrix, uint8_t kFlipped = 0, class V>
+HWY_INLINE V BitsOf(V v) {
+  const hn::Repartition<uint64_t, hn::DFromV<V>> du64;
+  const auto matrix = hn::Set(du64, kMatrix).raw;
+  if constexpr (sizeof(v.raw) == 16) {
+    return V{_mm_gf2p8affine_epi64_epi8(v.raw, matrix, kFlipped)};
+  } else if constexpr (sizeof(v.raw) == 32) {
+    return V{_mm256_gf2p8affine_epi64_epi8(v.raw, matrix, kFlipped)};
+  } else {
+    return V{_mm512_gf2p8affine_epi64_epi8(v.raw, matrix, kFlipped)};
+  }
+}
+// Its field, the top bit of which is repeated up to bit kLast.
+constexpr uint64_t FieldMatrix(int from, int bits, int to, int last) {
+  uint64_t matrix = 0;
+  for (int i = to; i <= last; ++i) {
+    const int bit = from + HWY_MIN(i - to, bits - 1);
+    matrix |= uint64_t{1} << bit << (8 * (7 - i));
+  }
+  return matrix;
+}
+#endif
+
 // Moves the kBits-bit field that starts at bit kFrom of each byte to bit kTo,
 // other bits zero. Shifts 16-bit lanes: x86 has no byte shift, and the mask is
 // needed anyway.
 template <int kFrom, int kBits, int kTo = 0, class V>
 HWY_INLINE V Field(V v) {
   const hn::DFromV<V> d;
+#if HWY_TARGET <= HWY_AVX3_DL
+  if constexpr (kFrom != kTo) {
+    return BitsOf<FieldMatrix(kFrom, kBits, kTo, kTo + kBits - 1)>(v);
+  }
+#endif
   const hn::Repartition<uint16_t, decltype(d)> du16;
   const V mask = hn::Set(d, static_cast<uint8_t>(((1 << kBits) - 1) << kTo));
   const auto wide = hn::BitCast(du16, v);
@@ -132,6 +163,19 @@ HWY_INLINE V Field(V v) {
     v = hn::BitCast(d, hn::ShiftLeft<kTo - kFrom>(wide));
   }
   return hn::And(v, mask);
+}
+// The same as the upper bits of codes that stand for themselves less half of
+// their range.
+template <int kFrom, int kBits, int kTo, class V>
+HWY_INLINE V CenteredField(V v) {
+  constexpr int kHalf = 1 << (kTo + kBits - 1);
+#if HWY_TARGET <= HWY_AVX3_DL
+  return BitsOf<FieldMatrix(kFrom, kBits, kTo, 7), 256 - kHalf>(v);
+#else
+  const hn::DFromV<V> d;
+  return hn::Sub(Field<kFrom, kBits, kTo>(v),
+                 hn::Set(d, static_cast<uint8_t>(kHalf)));
+#endif
 }
 template <class V>
 HWY_INLINE V LowNibbles(V v) {
@@ -189,6 +233,14 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
         kGroup == 16 ? hn::BitCast(du64, hn::LoadDup128(d, p))
                      : hn::ConcatUpperLower(du64, hn::Set(du64, Load64(p + 8)),
                                             hn::Set(du64, Load64(p)));
+#if HWY_TARGET <= HWY_AVX3_DL
+    constexpr uint64_t kLow = FieldMatrix(0, 4, 0, 3);
+    constexpr uint64_t kHigh = FieldMatrix(4, 4, 0, 3);
+    alignas(32) static constexpr uint64_t kMatrix[4] = {
+        kLow, kGroup == 8 ? kHigh : kLow, kGroup == 8 ? kLow : kHigh, kHigh};
+    return hn::Vec<D>{_mm256_gf2p8affine_epi64_epi8(
+        twice.raw, hn::Load(du64, kMatrix).raw, 0)};
+#endif
     return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift))));
   }
 #endif
@@ -325,13 +377,25 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun, kBlended> d,
 }
 #endif
 
+// A scale in all lanes. Of AVX-512's broadcasts from memory, those of integers
+// are part of the load; those of floats take the port of shuffles on Zen 4.
+template <class D>
+HWY_INLINE hn::Vec<D> Broadcast(D d, float scale) {
+#if HWY_TARGET <= HWY_AVX3
+  const hn::RebindToSigned<D> di;
+  return hn::BitCast(d, hn::Set(di, hwy::BitCastScalar<int32_t>(scale)));
+#else
+  return hn::Set(d, scale);
+#endif
+}
+
 // q * scale, and q * scale + offset, whose product must be exact in F32:
 // fused or not, it then has the same bits.
 struct Scaled {
   float scale;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Mul(q, hn::Set(d, scale));
+    return hn::Mul(q, Broadcast(d, scale));
   }
 };
 // By an F16 of the file. Where there is F16 arithmetic, F16 output needs no
@@ -341,7 +405,7 @@ struct HalfScaled {
   const uint8_t* half;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Mul(q, hn::Set(d, scale));
+    return hn::Mul(q, Broadcast(d, scale));
   }
 #if HWY_HAVE_FLOAT16
   template <class DH>
@@ -364,7 +428,7 @@ struct ScaledOffset {
   float scale, offset;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::MulAdd(q, hn::Set(d, scale), hn::Set(d, offset));
+    return hn::MulAdd(q, Broadcast(d, scale), Broadcast(d, offset));
   }
 };
 
@@ -373,7 +437,7 @@ struct OffsetScaled {
   float scale, offset;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
-    return hn::Mul(hn::Add(q, hn::Set(d, offset)), hn::Set(d, scale));
+    return hn::Mul(hn::Add(q, Broadcast(d, offset)), Broadcast(d, scale));
   }
 };
 

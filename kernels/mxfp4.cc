@@ -59,14 +59,17 @@ struct Unpack<MXFP4> {
   // Smaller scales give subnormals; some, times kUnit, would be 0.
   HWY_INLINE static bool Takes(const MXFP4& b) { return b.e >= 3; }
 
+  template <class Sink>
   HWY_INLINE static void Read(const MXFP4& b, Header& h) {
-    h.scale = MXFP4::Scale(b.e) * kUnit;
+    if constexpr (!Sink::kKnownValues) {
+      h.scale = std::bit_cast<float>((b.e - 1u) << 23) * kUnit;  // of e > 1
+    }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const MXFP4& b, const Header& h, Sink& sink) {
-    if constexpr (Sink::kValueBytes) {
-      const auto& values = kScaledFp4<MXFP4, typename Sink::Looked>;
+    if constexpr (Sink::kKnownValues) {
+      const auto& values = kScaledFp4<MXFP4, typename Sink::Known>;
       sink.NibbleRow(b.qs, values.of[b.e]);
     } else {
       const auto value = [](Codes q) {

@@ -59,8 +59,9 @@ struct Unpack<NVFP4> {
     float scale[4];
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const NVFP4& b, Header& h) {
-    Scales(b.d, h.scale);
+    if constexpr (!Sink::kKnownValues) Scales(b.d, h.scale);
   }
 
   template <class Sink>
@@ -69,8 +70,8 @@ struct Unpack<NVFP4> {
       const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
         return NibblesOfRow<8>(tag, b.qs + 16 * row, i);
       };
-      if constexpr (Sink::kValueBytes) {
-        const auto& values = kScaledFp4<NVFP4, typename Sink::Looked>;
+      if constexpr (Sink::kKnownValues) {
+        const auto& values = kScaledFp4<NVFP4, typename Sink::Known>;
         sink.Halves(codes, values.of[b.d[2 * row]],
                     values.of[b.d[2 * row + 1]]);
       } else {

@@ -40,7 +40,10 @@ template <>
 struct Unpack<Q1_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
-    if constexpr (Sink::template kPackedRows<1>) {
+    if constexpr (Sink::kSignRows) {
+      EachOf(kTimes<4>,
+             [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });
+    } else if constexpr (Sink::template kPackedRows<1>) {
       const auto value = [](Codes bits) {
         const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
         return Minus1()(hn::Add(bit, bit));
@@ -48,9 +51,6 @@ struct Unpack<Q1_0> {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
         sink.template PackedRow<1>(b.qs + 4 * i, value, d);
       });
-    } else if constexpr (Sink::kSignRows) {
-      EachOf(kTimes<4>,
-             [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });
     } else {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
         const auto codes = [&](auto tag, size_t at) DEQUANT_LAMBDA {

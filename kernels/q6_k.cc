@@ -78,9 +78,8 @@ struct Unpack<Q6_K> {
   HWY_INLINE static void Row(Bytes ql, Bytes qh, const float* scale,
                              Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      const auto low = Field<kLow, 4>(ql(tag, i));
-      const auto high = Field<kHigh, 2, 4>(qh(tag, i));
-      return hn::Sub(Signed(hn::Or(low, high)), Signed(hn::Set(tag, 32)));
+      return Signed(hn::Or(Field<kLow, 4>(ql(tag, i)),
+                           CenteredField<kHigh, 2, 4>(qh(tag, i))));
     };
     sink.Halves(codes, scale);
   }

@@ -117,18 +117,19 @@ class Sink {
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.
   // (Vectors of 256 bits compute F32 with less work.)
-  static constexpr bool kValueBytes =
+  static constexpr bool kKnownValues =
       kTables || (kLookUp && HWY_TARGET != HWY_SVE_256);
-  using Looked = std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>;
+  using Known =
+      ValueBytes<std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>>;
 #if !HWY_HAVE_SCALABLE
-  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
+  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
     const auto codes = [&](auto tag, size_t i)
                            DEQUANT_LAMBDA { return NibblesOfRow(tag, p, i); };
     Halves(codes, values, values);
   }
   template <class Fn>
-  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
-                         const ValueBytes& values1) {
+  HWY_INLINE void Halves(const Fn& codes, const Known& values0,
+                         const Known& values1) {
     const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
     PutFromTable(q0, LoadCodes(values0.low), LoadCodes(values0.high));
     PutFromTable(q1, LoadCodes(values1.low), LoadCodes(values1.high));

@@ -190,17 +190,17 @@ class Sink {
 
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.
-  static constexpr bool kValueBytes = true;
-  using Looked = std::conditional_t<std::is_same_v<T, hwy::float16_t>,
-                                    hwy::float16_t, hwy::bfloat16_t>;
-  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
+  static constexpr bool kKnownValues = true;
+  using Known = ValueBytes<std::conditional_t<std::is_same_v<T, hwy::float16_t>,
+                                              hwy::float16_t, hwy::bfloat16_t>>;
+  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
     PutFromTable(NibblesOfRow(InterleavedRow(), p, 0), LoadCodes(values.low),
                  LoadCodes(values.high));
   }
   // Each half of the row is eight bytes in either block.
   template <class Fn>
-  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
-                         const ValueBytes& values1) {
+  HWY_INLINE void Halves(const Fn& codes, const Known& values0,
+                         const Known& values1) {
     const Codes q = codes(InterleavedRow(), size_t{0});
     const auto of = [&](const uint8_t* bytes) DEQUANT_LAMBDA {
       return hn::TableLookupBytes(LoadCodes(bytes), q);

@@ -33,15 +33,17 @@ using RowCodes = hn::Vec<decltype(drow)>;
 using SignedRowCodes = hn::Vec<hn::RebindToSigned<decltype(drow)>>;
 
 // Where the codes of a row are, kBits bits each: the byte for both bytes of a
-// lane, and the bit in it.
+// lane, and the bit in it; and the bit in the row.
 template <int kBits>
 struct PackedLanes {
   alignas(64) uint8_t byte[64];
   alignas(64) uint16_t shift[32];
-  constexpr PackedLanes() : byte{}, shift{} {
+  alignas(64) uint16_t from[32];
+  constexpr PackedLanes() : byte{}, shift{}, from{} {
     for (int i = 0; i < 32; ++i) {
       byte[2 * i] = byte[2 * i + 1] = static_cast<uint8_t>(i * kBits / 8);
       shift[i] = static_cast<uint16_t>(i * kBits % 8);
+      from[i] = static_cast<uint16_t>(i * kBits);
     }
   }
 };
@@ -203,22 +205,34 @@ class Sink {
     }
   }
 
-  static constexpr bool kValueBytes = sizeof(T) == 2;
-  using Looked = std::conditional_t<kIsBf16, hwy::bfloat16_t, hwy::float16_t>;
-  HWY_INLINE void NibbleRow(const uint8_t* p, const ValueBytes& values) {
-    PutFromBytes(NibblesOfRow(drow, p, 0), hn::LoadDup128(dbytes, values.low),
-                 hn::LoadDup128(dbytes, values.high));
+  static constexpr bool kKnownValues = true;
+  using Known = std::conditional_t<
+      sizeof(T) == 4, ValueFloats,
+      ValueWords<std::conditional_t<kIsBf16, hwy::bfloat16_t, T>>>;
+  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
+    if constexpr (sizeof(T) == 4) {
+      const Floats table = hn::Load(df, values.value);
+      PutOf16<0>(LoadCodes(p), table);
+      PutOf16<4>(LoadCodes(p), table);
+    } else {
+      PutFromTable(NibblesOfRow(drow, p, 0), LoadWords(values));
+    }
   }
   template <class Fn>
-  HWY_INLINE void Halves(const Fn& codes, const ValueBytes& values0,
-                         const ValueBytes& values1) {
-    const auto both = [](const uint8_t* bytes0,
-                         const uint8_t* bytes1) DEQUANT_LAMBDA {
-      return hn::ConcatUpperLower(dbytes, hn::LoadDup128(dbytes, bytes1),
-                                  hn::LoadDup128(dbytes, bytes0));
-    };
-    PutFromBytes(codes(drow, size_t{0}), both(values0.low, values1.low),
-                 both(values0.high, values1.high));
+  HWY_INLINE void Halves(const Fn& codes, const Known& values0,
+                         const Known& values1) {
+    const RowCodes q = codes(drow, size_t{0});
+    if constexpr (sizeof(T) == 4) {
+      PutOf16<0>(hn::LowerHalf(dcodes, q), hn::Load(df, values0.value));
+      PutOf16<0>(hn::UpperHalf(dcodes, q), hn::Load(df, values1.value));
+    } else {
+      alignas(32) static constexpr uint8_t kTable[32] = {
+          0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+          16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16};
+      PutFromTable(
+          hn::Or(q, hn::Load(drow, kTable)),
+          hn::ConcatLowerLower(du16, LoadWords(values1), LoadWords(values0)));
+    }
   }
 
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
@@ -274,7 +288,15 @@ class Sink {
     }
   }
 
-  static constexpr bool kSignRows = false;
+  // A row of bits, which are 1 or, clear, -1.
+  static constexpr bool kSignRows = sizeof(T) == 2;
+  HWY_INLINE void SignRow(const uint8_t* p, float scale) {
+    const auto one = Narrow<T>(df, Broadcast(df, scale));
+    const U16x32 value = hn::Combine(du16, one, one);
+    const U16x32 minus = hn::Xor(value, hn::Set(du16, 0x8000));
+    StoreRow(hn::IfThenElse(hn::Mask<decltype(du16)>{Load32(p)}, value, minus));
+  }
+
   template <int kBits>
   static constexpr bool kPackedRows = true;
   template <int kBits, class Map, class... F>
@@ -291,17 +313,20 @@ class Sink {
         PutIndex4(hn::Shr(all, hn::LoadU(du, shift)), four);
       });
     } else {
+      const hn::Repartition<uint64_t, decltype(dbytes)> du64;
+      const auto all = hn::Set(du64, kBits == 1 ? Load32(p) : Load64(p));
+#if HWY_TARGET <= HWY_AVX3_DL
+      // The bits from each code on, to its lane.
+      const U16x32 from = hn::Load(du16, kPackedLanes<kBits>.from);
+      const U16x32 lanes{_mm512_multishift_epi64_epi8(from.raw, all.raw)};
+#else
       // Each code's byte to its 16-bit lane, and its bits to the bottom.
-      const hn::FixedTag<uint8_t, 64> d;
-      const hn::Repartition<uint64_t, decltype(d)> du64;
-      const hn::Repartition<uint16_t, decltype(d)> du16;
-      const auto all =
-          hn::BitCast(d, hn::Set(du64, kBits == 1 ? Load32(p) : Load64(p)));
-      const auto lanes = hn::BitCast(
-          du16,
-          hn::TableLookupBytes(all, hn::Load(d, kPackedLanes<kBits>.byte)));
-      PutIndices(hn::Shr(lanes, hn::Load(du16, kPackedLanes<kBits>.shift)),
-                 TableOfFour(map, value), value);
+      const auto bytes = hn::TableLookupBytes(
+          hn::BitCast(dbytes, all), hn::Load(dbytes, kPackedLanes<kBits>.byte));
+      const U16x32 lanes = hn::Shr(hn::BitCast(du16, bytes),
+                                   hn::Load(du16, kPackedLanes<kBits>.shift));
+#endif
+      PutIndices(lanes, TableOfFour(map, value), value);
     }
   }
 
@@ -400,14 +425,9 @@ class Sink {
     }
   }
 
-  // A row looked up in low and high bytes, which for both need the code.
-  template <class V>
-  HWY_INLINE void PutFromBytes(RowCodes q, V low, V high) {
-    const U16x32 in_low = hn::PromoteTo(du16, q);
-    const U16x32 in_high = hn::ShiftLeft<8>(in_low);
-    StoreRow(
-        hn::OddEven(hn::TableLookupBytes(high, hn::BitCast(dbytes, in_high)),
-                    hn::TableLookupBytes(low, hn::BitCast(dbytes, in_low))));
+  HWY_INLINE static U16x32 LoadWords(const Known& values) {
+    const hn::Half<decltype(du16)> dhalf;
+    return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));
   }
   HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
     return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};

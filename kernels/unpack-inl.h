@@ -48,7 +48,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// and, if there are blocks that Do cannot take, such as those that would give
+// (Read may be a template of the sink too, if some need no header;) and, if
+// there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   static bool Takes(const B& block);
 // or, for plain types, with
@@ -147,51 +148,65 @@ using Stored =
     std::conditional_t<kHasNormalBf16 && std::is_same_v<T, hwy::bfloat16_t>,
                        NormalBf16, T>;
 
-// N, a number or an integral_constant, blocks. False, and nothing is written,
-// if a scale is not finite or Unpack does not take a block.
-template <class B, typename T, class N, size_t... kIndex>
-HWY_INLINE bool UnpackBlocks(const uint8_t* blocks, N n, uint8_t* to,
-                             std::index_sequence<kIndex...>) {
-  float scale[sizeof...(kIndex) + 1][kBatch];
+// What is made ready for a batch of blocks, before their codes are unpacked.
+template <class B>
+struct Ready {
+  float scale[std::size(B::kScales) + 1][kBatch];
+};
+template <class B>
+requires requires { typename Unpack<B>::Header; }
+struct Ready<B> {
+  typename Unpack<B>::Header header[kBatch];
+};
+
+template <class B>
+HWY_INLINE const B& BlockAt(const uint8_t* blocks, size_t i) {
+  return *reinterpret_cast<const B*>(blocks + i * sizeof(B));
+}
+
+// n, a number or an integral_constant, blocks. False if a scale is not finite
+// or Unpack does not take a block.
+template <class B, class Sink, class N, size_t... kIndex>
+HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
+                          std::index_sequence<kIndex...>) {
   bool ok = true;
-  ((ok = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && ok), ...);
-  const auto block = [blocks](size_t i) DEQUANT_LAMBDA -> const B& {
-    return *reinterpret_cast<const B*>(blocks + i * sizeof(B));
+  const auto read = [&](auto& scale) DEQUANT_LAMBDA {
+    ((ok = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && ok), ...);
   };
   if constexpr (requires { &Unpack<B>::Takes; }) {
-    EachOf(n, [&](size_t i)
-                  DEQUANT_LAMBDA { ok = Unpack<B>::Takes(block(i)) && ok; });
-  }
-  if (HWY_UNLIKELY(!ok)) return false;
-#if (HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_AVX2) && !HWY_COMPILER_MSVC
-  // Broadcasts from memory are free, from registers they need AVX-512's busiest
-  // port, and AVX2 has no registers for two scales. Where output is the limit,
-  // they cost more than they save.
-  if constexpr (sizeof...(kIndex) == 2 ||
-                (HWY_TARGET != HWY_AVX2 && sizeof(T) == 2 &&
-                 !kByHalf<T, HalfScaled>)) {
-    asm("" : "+m"(scale));
-  }
-#endif
-  const auto sink = [to](size_t i) DEQUANT_LAMBDA {
-    return Sink<Stored<T>>(to + i * (B::kElements * sizeof(T)));
-  };
-  if constexpr (requires { typename Unpack<B>::Header; }) {
-    typename Unpack<B>::Header header[kBatch];
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      Unpack<B>::Read(block(i), scale[kIndex][i]..., header[i]);
+      ok = Unpack<B>::Takes(BlockAt<B>(blocks, i)) && ok;
     });
+  }
+  if constexpr (requires { ready.header; }) {
+    float scale[sizeof...(kIndex) + 1][kBatch];
+    read(scale);
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      auto to_i = sink(i);
-      Unpack<B>::Do(block(i), header[i], to_i);
+      const B& block = BlockAt<B>(blocks, i);
+      if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
+        Unpack<B>::template Read<Sink>(block, ready.header[i]);
+      } else {
+        Unpack<B>::Read(block, scale[kIndex][i]..., ready.header[i]);
+      }
     });
   } else {
-    EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      auto to_i = sink(i);
-      Unpack<B>::Do(block(i), scale[kIndex][i]..., to_i);
-    });
+    read(ready.scale);
   }
-  return true;
+  return ok;
+}
+
+template <class B, typename T, class N, size_t... kIndex>
+HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
+                            uint8_t* to, std::index_sequence<kIndex...>) {
+  EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
+    const B& block = BlockAt<B>(blocks, i);
+    Sink<Stored<T>> sink(to + i * (B::kElements * sizeof(T)));
+    if constexpr (requires { ready.header; }) {
+      Unpack<B>::Do(block, ready.header[i], sink);
+    } else {
+      Unpack<B>::Do(block, ready.scale[kIndex][i]..., sink);
+    }
+  });
 }
 
 // Blocks that are rare, such as with a NaN or Inf scale; NaN is made canonical.
@@ -206,10 +221,36 @@ HWY_NOINLINE void RunReference(const uint8_t* blocks, size_t n, uint8_t* to) {
 }
 
 template <class B, typename T, class N>
-HWY_INLINE void RunBlocks(const uint8_t* HWY_RESTRICT src, N n,
-                          uint8_t* HWY_RESTRICT dst) {
-  if (HWY_UNLIKELY(!(UnpackBlocks<B, T>(src, n, dst, Fields<B>())))) {
+HWY_INLINE bool MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready) {
+  return MakeReady<B, Sink<Stored<T>>>(blocks, n, ready, Fields<B>());
+}
+template <class B, typename T, class N>
+HWY_INLINE void RunReady(bool ok, const uint8_t* HWY_RESTRICT src, N n,
+                         const Ready<B>& ready, uint8_t* HWY_RESTRICT dst) {
+  if (HWY_LIKELY(ok)) {
+    UnpackReady<B, T>(src, n, ready, dst, Fields<B>());
+  } else {
     RunReference<B, T>(src, n, dst);
+  }
+}
+
+// At least one whole batch of short blocks. One is made ready before the codes
+// of another: these would wait for their scales, and what comes behind them in
+// the CPU's queue waits as well.
+template <class B, typename T>
+HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
+                         uint8_t* HWY_RESTRICT dst) {
+  constexpr auto n = kTimes<kBatch>;
+  Ready<B> ready[2];
+  bool ok = MakeReadyFor<B, T>(src, n, ready[0]);
+  for (size_t i = 1; i <= batches; ++i) {
+    const uint8_t* next = src + kBatch * sizeof(B);
+    bool next_ok = true;
+    if (i < batches) next_ok = MakeReadyFor<B, T>(next, n, ready[i % 2]);
+    RunReady<B, T>(ok, src, n, ready[(i - 1) % 2], dst);
+    src = next;
+    dst += kBatch * (B::kElements * sizeof(T));
+    ok = next_ok;
   }
 }
 
@@ -224,15 +265,19 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
     constexpr size_t kTo = B::kElements * sizeof(T);
     // Of short blocks, a loop over them would be a fifth of the instructions.
     if constexpr (B::kElements < 256 && !HWY_IS_ASAN) {
-      for (; blocks >= kBatch; blocks -= kBatch) {
-        RunBlocks<B, T>(src, kTimes<kBatch>, dst);
-        src += kBatch * sizeof(B);
-        dst += kBatch * kTo;
+      if (blocks >= kBatch) {
+        RunShort<B, T>(src, blocks / kBatch, dst);
+        const size_t done = blocks / kBatch * kBatch;
+        src += done * sizeof(B);
+        dst += done * kTo;
+        blocks -= done;
       }
     }
     while (blocks > 0) {
       const size_t n = HWY_MIN(blocks, kBatch);
-      RunBlocks<B, T>(src, n, dst);
+      Ready<B> ready;
+      const bool ok = MakeReadyFor<B, T>(src, n, ready);
+      RunReady<B, T>(ok, src, n, ready, dst);
       src += n * sizeof(B);
       dst += n * kTo;
       blocks -= n;

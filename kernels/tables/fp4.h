@@ -12,28 +12,41 @@
 
 namespace dequant {
 
-/// 16 values of 16 bits: their low bytes and their high ones.
+/// The bits of a value as T, F16 or BF16.
+template <typename T>
+constexpr uint16_t BitsAs(float value) {
+  return std::is_same_v<T, hwy::float16_t> ? F32ToF16(value) : F32ToBf16(value);
+}
+
+/// 16 values as T: their low bytes and their high ones, or as they are.
+template <typename T>
 struct ValueBytes {
   alignas(16) uint8_t low[16];
   uint8_t high[16];
+  constexpr void Set(size_t i, float value) {
+    low[i] = static_cast<uint8_t>(BitsAs<T>(value));
+    high[i] = static_cast<uint8_t>(BitsAs<T>(value) >> 8);
+  }
+};
+template <typename T>
+struct ValueWords {
+  alignas(32) uint16_t word[16];
+  constexpr void Set(size_t i, float value) { word[i] = BitsAs<T>(value); }
+};
+struct ValueFloats {
+  alignas(64) float value[16];
+  constexpr void Set(size_t i, float f) { value[i] = f; }
 };
 
-/// As T, F16 or BF16, kValuesFp4 times each scale of format B, B::Scale(0) to
-/// B::Scale(255).
-template <class B, typename T>
+/// kValuesFp4 times each scale of format B, B::Scale(0) to B::Scale(255).
+template <class B, class Values>
 struct ScaledFp4 {
-  ValueBytes of[256];
+  Values of[256];
 
   constexpr ScaledFp4() : of{} {
     for (size_t i = 0; i < 256; ++i) {
       for (size_t q = 0; q < 16; ++q) {
-        const float value =
-            Product(kValuesFp4[q], B::Scale(static_cast<uint8_t>(i)));
-        const uint16_t bits = std::is_same_v<T, hwy::float16_t>
-                                  ? F32ToF16(value)
-                                  : F32ToBf16(value);
-        of[i].low[q] = static_cast<uint8_t>(bits);
-        of[i].high[q] = static_cast<uint8_t>(bits >> 8);
+        of[i].Set(q, Product(kValuesFp4[q], B::Scale(static_cast<uint8_t>(i))));
       }
     }
   }
@@ -49,7 +62,7 @@ struct ScaledFp4 {
                                               : value);
   }
 };
-template <class B, typename T>
-inline constexpr ScaledFp4<B, T> kScaledFp4;
+template <class B, class Values>
+inline constexpr ScaledFp4<B, Values> kScaledFp4;
 
 }  // namespace dequant
