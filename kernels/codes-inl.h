@@ -132,7 +132,12 @@ HWY_INLINE V BitsOf(V v) {
     return V{_mm512_gf2p8affine_epi64_epi8(v.raw, matrix, kFlipped)};
   }
 }
-// Its field, the top bit of which is repeated up to bit kLast.
+// And one instruction (VBMI) makes bytes of any eight bits of eight bytes: byte
+// i of those from bit from[i] on. It gathers short fields: scales.
+HWY_INLINE U8x16 BitsFrom(U8x16 v, const uint8_t* from) {
+  return U8x16{_mm_multishift_epi64_epi8(Load16Bytes(from).raw, v.raw)};
+}
+// The field of BitsOf, the top bit of which is repeated up to bit kLast.
 constexpr uint64_t FieldMatrix(int from, int bits, int to, int last) {
   uint64_t matrix = 0;
   for (int i = to; i <= last; ++i) {

@@ -61,6 +61,20 @@ struct Unpack<IQ4_XS> {
   };
 
   HWY_INLINE static void Read(const IQ4_XS& b, float d, Header& h) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    alignas(16) static constexpr uint8_t kLowBits[16] = {
+        0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
+    alignas(16) static constexpr uint8_t kHighBits[16] = {
+        0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14};
+    const hn::Repartition<uint32_t, decltype(du8)> du32x4;
+    const U8x16 low = hn::BitCast(du8, hn::Set(du32x4, Load32(b.scales_l)));
+    const U8x16 high =
+        hn::BitCast(du8, hn::Set(du32x4, uint32_t{Load16(b.scales_h)}));
+    const U8x16 bits =
+        hn::OrAnd(CenteredField<0, 2, 4>(BitsFrom(high, kHighBits)),
+                  BitsFrom(low, kLowBits), hn::Set(du8, 15));
+    Scales16(Signed(bits), d, h.scale);
+#else
     constexpr uint32_t kNibbles = 0x0F0F0F0F;
     const uint32_t low = Load32(b.scales_l);
     // Nibble i of scales_h in byte i: bits 4-5 of scales 2 i and 2 i + 1.
@@ -75,6 +89,7 @@ struct Unpack<IQ4_XS> {
     const I8x16 codes = Signed(hn::InterleaveLower(du8, hn::BitCast(du8, even),
                                                    hn::BitCast(du8, odd)));
     Scales16(hn::Sub(codes, hn::Set(di8, 32)), d, h.scale);
+#endif
   }
 
   template <class Sink>

@@ -78,6 +78,19 @@ struct Unpack<Q3_K> {
   // The 16 scales, 6 bits each, less 32. Not through memory: a load from
   // several stores would wait for all stores before.
   HWY_INLINE static I8x16 ScaleCodes(const uint8_t* s) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    alignas(16) static constexpr uint8_t kLowBits[16] = {
+        0, 8, 16, 24, 32, 40, 48, 56, 4, 12, 20, 28, 36, 44, 52, 60};
+    alignas(16) static constexpr uint8_t kHighBits[16] = {
+        0, 8, 16, 24, 2, 10, 18, 26, 4, 12, 20, 28, 6, 14, 22, 30};
+    const hn::Repartition<uint64_t, decltype(du8)> du64;
+    const hn::Repartition<uint32_t, decltype(du8)> du32x4;
+    const U8x16 low = hn::BitCast(du8, hn::Set(du64, Load64(s)));
+    const U8x16 high = hn::BitCast(du8, hn::Set(du32x4, Load32(s + 8)));
+    return hn::BitCast(
+        di8, hn::OrAnd(CenteredField<0, 2, 4>(BitsFrom(high, kHighBits)),
+                       BitsFrom(low, kLowBits), hn::Set(du8, 15)));
+#else
     const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
     constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;
     const hn::Repartition<uint32_t, decltype(di8)> du32;
@@ -85,6 +98,7 @@ struct Unpack<Q3_K> {
         du32, (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
         (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh));
     return hn::Sub(hn::BitCast(di8, codes), hn::Set(di8, 32));
+#endif
   }
 
   struct Minus4 {

@@ -32,11 +32,52 @@ HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
 
-// scale[j] = d * scale j, offset[j] = -dmin * minimum j; all eight at once, on
-// four 32-bit words.
+#if HWY_TARGET <= HWY_AVX3_DL
+// The bits from which a scale or a minimum is made, in the order of kBytes: its
+// lower ones, and bits 4-5 of the last four.
+struct BitsK {
+  alignas(16) uint8_t byte[16];
+  alignas(16) uint8_t low[16];
+  alignas(16) uint8_t high[16];
+  alignas(16) uint8_t is_low[16];
+  alignas(16) uint8_t is_high[16];
+  constexpr BitsK() : byte{}, low{}, high{}, is_low{}, is_high{} {
+    for (uint8_t i = 0; i < 16; ++i) {
+      const uint8_t j = i % 8, at = j % 4, is_minimum = i / 8;
+      byte[i] = j < 4 ? 4 * is_minimum + at : 8 + at;
+      low[i] = 8 * j + (j < 4 ? 0 : 4 * is_minimum);
+      high[i] = 8 * at + 2;
+      is_low[i] = j < 4 ? 63 : 15;
+      is_high[i] = j < 4 ? 0 : 48;
+    }
+  }
+};
+inline constexpr BitsK kBitsK;
+#endif
+
+// scale[j] = d * scale j, offset[j] = -dmin * minimum j; all at once, on bytes
+// or on four 32-bit words.
 HWY_INLINE void ScalesMinsK(const uint8_t* s, float d, float dmin,
                             float* HWY_RESTRICT scale,
                             float* HWY_RESTRICT offset) {
+#if HWY_TARGET <= HWY_AVX3_DL
+  // Four of the block's quants come along.
+  const U8x16 bytes =
+      hn::TableLookupBytes(Load16Bytes(s), Load16Bytes(kBitsK.byte));
+  const U8x16 low =
+      hn::And(BitsFrom(bytes, kBitsK.low), Load16Bytes(kBitsK.is_low));
+  const U8x16 all =
+      hn::OrAnd(low, BitsFrom(bytes, kBitsK.high), Load16Bytes(kBitsK.is_high));
+  const hn::FixedTag<float, 16> df;
+  const hn::RebindToSigned<decltype(df)> di;
+  const auto value = hn::ConvertTo(df, hn::PromoteTo(di, all));
+  const auto both =
+      hn::IfThenElse(hn::FirstN(df, 8), Broadcast(df, d), Broadcast(df, -dmin));
+  const auto product = hn::Mul(value, both);
+  const hn::Half<decltype(df)> dhalf;
+  hn::StoreU(hn::LowerHalf(dhalf, product), dhalf, scale);
+  hn::StoreU(hn::UpperHalf(dhalf, product), dhalf, offset);
+#else
   const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
   const uint32_t codes[4] = {
       w0 & 0x3F3F3F3F, (w2 & 0x0F0F0F0F) | (w0 >> 2 & 0x30303030),
@@ -52,6 +93,7 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, float d, float dmin,
     hn::StoreU(hn::Mul(hn::ConvertTo(df, mn), hn::Set(df, -dmin)), df,
                offset + i);
   }
+#endif
 }
 
 }  // namespace HWY_NAMESPACE

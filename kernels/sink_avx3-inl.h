@@ -114,7 +114,8 @@ class Sink {
   template <class Fn, class... F>
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     const auto q = codes(drow, size_t{0});
-    if constexpr (kIsBf16) {
+    const auto value = Formula(scale...);
+    if constexpr (kIsBf16 || kTwoTables) {
       // All values of 5 bits are as much work as a row.
       alignas(64) static constexpr float kUnsigned[2][16] = {
           {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
@@ -122,15 +123,18 @@ class Sink {
       alignas(64) static constexpr float kSigned[16] = {
           -16, -15, -14, -13, -12, -11, -10, -9,
           -8,  -7,  -6,  -5,  -4,  -3,  -2,  -1};
-      const auto value = Formula(scale...);
-      const float* upper =
-          hwy::IsSame<decltype(q), const RowCodes>() ? kUnsigned[1] : kSigned;
-      PutRowOf<0>(hn::BitCast(drow, q),
-                  Narrow2<T>(df, value(df, hn::Load(df, kUnsigned[0])),
-                             value(df, hn::Load(df, upper))),
-                  value);
+      constexpr bool kIsSigned = !hwy::IsSame<decltype(q), const RowCodes>();
+      const float* upper_codes = kIsSigned ? kSigned : kUnsigned[1];
+      const Floats lower = value(df, hn::Load(df, kUnsigned[0]));
+      const Floats upper = value(df, hn::Load(df, upper_codes));
+      const RowCodes bits = hn::BitCast(drow, q);
+      if constexpr (kIsBf16) {
+        PutRowOf<0>(bits, Narrow2<T>(df, lower, upper), value);
+      } else {
+        PutFromTwo<kIsSigned>(bits, Narrow<T>(df, lower), Narrow<T>(df, upper));
+      }
     } else {
-      PutRow(Signed(q), Formula(scale...), Formula(scale...));
+      PutRow(Signed(q), value, value);
     }
   }
   template <class... F>
@@ -425,6 +429,21 @@ class Sink {
     }
   }
 
+  // Of two tables of 16, the upper of which has the codes with bit 4: that is
+  // bit 5 of an index. On Zen 4, a table of 32 would have to be put together.
+  static constexpr bool kTwoTables =
+      HWY_TARGET == HWY_AVX3_ZEN4 && std::is_same_v<T, hwy::float16_t>;
+  template <bool kIsSigned, class V>
+  HWY_INLINE void PutFromTwo(RowCodes q, V lower, V upper) {
+    // Where that is the sign, it has set bit 5 as well.
+    const RowCodes index = kIsSigned
+                               ? hn::And(q, hn::Set(drow, 0x2F))
+                               : hn::Add(q, hn::And(q, hn::Set(drow, 0x10)));
+    const U16x32 wide = hn::PromoteTo(du16, index);
+    StoreRow(U16x32{_mm512_permutex2var_epi16(
+        hn::ZeroExtendVector(du16, lower).raw, wide.raw,
+        hn::ZeroExtendVector(du16, upper).raw)});
+  }
   HWY_INLINE static U16x32 LoadWords(const Known& values) {
     const hn::Half<decltype(du16)> dhalf;
     return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));
