@@ -240,6 +240,71 @@ HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
 #endif
 }
 
+#if HWY_TARGET <= HWY_AVX3_DL
+// The rows of 4 of a block, found by look-ups of bytes: 128 entries of a table
+// in one instruction. (Byte by byte they need fewer loads than row by row.)
+struct FoundRows {
+  uint8_t of[256];
+  uint32_t operator[](size_t i) const { return Load32(of + 4 * i); }
+};
+HWY_INLINE RowCodes LoadRows(const FoundRows&, const uint8_t* row) {
+  return hn::LoadU(drow, row);
+}
+
+// Index i is low[i] and, of 9 bits, bit i of high[]. value_of<kFrom>(pairs) are
+// the values of the codes that start at bit kFrom.
+template <int kIndexBits, class ValueOf>
+HWY_INLINE void FindRows(const GridPairs<kIndexBits>& grid, const uint8_t* low,
+                         const uint8_t* high, const ValueOf& value_of,
+                         FoundRows& rows) {
+  // So that the values of four neighbours, interleaved, are in order.
+  alignas(64) static constexpr uint32_t kOrder[16] = {
+      0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const hn::FixedTag<uint8_t, 64> d;
+  const hn::Repartition<uint16_t, decltype(d)> d16;
+  const hn::Repartition<uint32_t, decltype(d)> d32;
+  using V = hn::Vec<decltype(d)>;
+  const auto ordered = [&](V v) DEQUANT_LAMBDA {
+    const auto order = hn::SetTableIndices(d32, kOrder);
+    return hn::BitCast(d, hn::TableLookupLanes(hn::BitCast(d32, v), order));
+  };
+  const auto top_bits = [&](V v) DEQUANT_LAMBDA {
+    return hn::RebindMask(d, hn::IsNegative(Signed(v)));
+  };
+  const V index = ordered(hn::LoadU(d, low));
+  const auto bit7 = top_bits(index);
+  const auto pairs = [&](const uint8_t* table) DEQUANT_LAMBDA {
+    const auto look_up = [&](size_t i) DEQUANT_LAMBDA {
+      return V{_mm512_permutex2var_epi8(hn::Load(d, table + i).raw, index.raw,
+                                        hn::Load(d, table + i + 64).raw)};
+    };
+    const V first = hn::IfThenElse(bit7, look_up(128), look_up(0));
+    if constexpr (kIndexBits == 8) {
+      return first;
+    } else {
+      const hn::Mask<decltype(d)> bits{Load64(high)};
+      const auto bit8 = top_bits(ordered(hn::VecFromMask(d, bits)));
+      return hn::IfThenElse(
+          bit8, hn::IfThenElse(bit7, look_up(384), look_up(256)), first);
+    }
+  };
+  const V p0 = pairs(grid.of[0]), p1 = pairs(grid.of[1]);
+  const V v0 = value_of.template operator()<0>(p0);
+  const V v1 = value_of.template operator()<4>(p0);
+  const V v2 = value_of.template operator()<0>(p1);
+  const V v3 = value_of.template operator()<4>(p1);
+  const auto store = [&](V pairs0, V pairs1, size_t at) DEQUANT_LAMBDA {
+    const auto w0 = hn::BitCast(d16, pairs0), w1 = hn::BitCast(d16, pairs1);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d16, w0, w1)), d,
+               rows.of + at);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d16, w0, w1)), d,
+               rows.of + at + 64);
+  };
+  store(hn::InterleaveLower(d, v0, v1), hn::InterleaveLower(d, v2, v3), 0);
+  store(hn::InterleaveUpper(d, v0, v1), hn::InterleaveUpper(d, v2, v3), 128);
+}
+#endif
+
 // What each of a block's 32 rows of 8 has, signs or an offset, as groups of two
 // rows want it. Group g has numbers 2 g and 2 g + 1.
 #if HWY_TARGET == HWY_AVX2
@@ -517,6 +582,14 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                 sink);
   });
 }
+#if HWY_TARGET <= HWY_AVX3_DL
+template <class Bytes, size_t kPerScale, class Sink>
+HWY_INLINE void PutSigned(const FoundRows& rows, const RowData& signs,
+                          const float* scale, Sink& sink) {
+  const auto row = [&](size_t i) DEQUANT_LAMBDA { return rows.of + 32 * i; };
+  PutSigned<Bytes, kPerScale>(rows, row, signs, scale, sink);
+}
+#endif
 template <class Bytes, size_t kPerScale, class Grid, class Sink>
 HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
                           const RowData& offsets, const float* scale,

@@ -56,26 +56,41 @@ struct Unpack<IQ3_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
     RowData signs;
+#if HWY_TARGET <= HWY_AVX3_DL
+    FoundRows rows;
+#else
     uint16_t row[64];
+#endif
   };
 
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
     OddScales(Nibbles(scales), d, h.scale);
+#if HWY_TARGET <= HWY_AVX3_DL
+    const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
+      return BitsOf<FieldMatrix(kFrom, 3, 1, 3), 1>(q);  // 2 code + 1
+    };
+    FindRows(kPairsIq3s, b.qs, b.qh, value, h.rows);
+#else
     const U8x16 qh = Load8Bytes(b.qh);
     EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
       const U8x16 high = hn::IfThenElseZero(GroupBits(qh, i), hn::Set(du8, 1));
       StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
     });
+#endif
     StoreSigns(Load16Bytes(b.signs), 0, h.signs);
     StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    PutSigned<Iq3sBytes, 32>(h.rows, h.signs, h.scale, sink);
+#else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return h.row + 8 * row; };
     PutSigned<Iq3sBytes, 32>(kGridIq3s, index, h.signs, h.scale, sink);
+#endif
   }
 };
 

@@ -54,6 +54,9 @@ struct Unpack<IQ3_XXS> {
   struct Header {
     float scale[8];
     RowData signs;
+#if HWY_TARGET <= HWY_AVX3_DL
+    FoundRows rows;
+#endif
   };
 
   HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
@@ -62,13 +65,27 @@ struct Unpack<IQ3_XXS> {
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * 0.25f, h.scale + 4 * half);
     });
+#if HWY_TARGET <= HWY_AVX3_DL
+    const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
+      alignas(16) static constexpr uint8_t kValues[16] = {4,  12, 20, 28,
+                                                          36, 44, 52, 62};
+      const hn::DFromV<decltype(q)> d;
+      return hn::TableLookupBytes(hn::LoadDup128(d, kValues),
+                                  Field<kFrom, 4>(q));
+    };
+    FindRows(kPairsIq3xxs, b.qs, nullptr, value, h.rows);
+#endif
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    PutSigned<Iq3xxsBytes, 32>(h.rows, h.signs, h.scale, sink);
+#else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return b.qs + 8 * row; };
     PutSigned<Iq3xxsBytes, 32>(kGridIq3xxs, index, h.signs, h.scale, sink);
+#endif
   }
 };
 

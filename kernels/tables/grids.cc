@@ -25,6 +25,16 @@ consteval std::array<Row, kRows> Expand(const uint16_t (&codes)[kRows],
   return rows;
 }
 
+template <int kIndexBits, size_t kRows>
+consteval GridPairs<kIndexBits> Pairs(const uint16_t (&codes)[kRows]) {
+  GridPairs<kIndexBits> pairs{};
+  for (size_t i = 0; i < kRows; ++i) {
+    pairs.of[0][i] = static_cast<uint8_t>(codes[i]);
+    pairs.of[1][i] = static_cast<uint8_t>(codes[i] >> 8);
+  }
+  return pairs;
+}
+
 constexpr uint16_t kCodesIq2xxs[256] = {
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0020, 0x0022,
     0x0028, 0x002a, 0x0041, 0x0044, 0x0050, 0x0058, 0x0061, 0x0064, 0x0080,
@@ -571,5 +581,7 @@ constinit const Grid<uint32_t, 9> kGridIq3s =
     Expand<uint32_t>(kCodesIq3s, {1, 3, 5, 7, 9, 11, 13, 15});
 constinit const Grid<uint64_t, 11> kGridIq1 =
     Expand<uint64_t>(kCodesIq1, {-8, 0, 8});
+constinit const GridPairs<8> kPairsIq3xxs = Pairs<8>(kCodesIq3xxs);
+constinit const GridPairs<9> kPairsIq3s = Pairs<9>(kCodesIq3s);
 
 }  // namespace dequant

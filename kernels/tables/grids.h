@@ -21,4 +21,13 @@ extern const Grid<uint32_t, 9> kGridIq3s;
 /// +-1/8 are whole numbers as well.
 extern const Grid<uint64_t, 11> kGridIq1;
 
+/// Rows of 4 as codes, for look-ups of bytes: [j][i] are those of the values 2 j
+/// and 2 j + 1 of row i, 4 bits each.
+template <int kIndexBits>
+struct alignas(64) GridPairs {
+  uint8_t of[2][size_t{1} << kIndexBits];
+};
+extern const GridPairs<8> kPairsIq3xxs;
+extern const GridPairs<9> kPairsIq3s;
+
 }  // namespace dequant
