@@ -504,18 +504,15 @@ HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
   const OffsetScaled value{scale, offset};
   sink.Widened(LoadRow8(grid, index), LoadRow8(grid, index + 1), value);
   sink.Widened(LoadRow8(grid, index + 2), LoadRow8(grid, index + 3), value);
+#elif HWY_TARGET <= HWY_AVX3
+  sink.Halves(Signed(LoadRows(grid, index)), OffsetScaled{scale, offset});
 #else
   const auto put = [&](const uint16_t* i) DEQUANT_LAMBDA {
-    const auto rows = Signed(LoadRows(grid, i));
-    const hn::DFromV<decltype(rows)> d;
-    return hn::Add(rows, hn::Set(d, static_cast<int8_t>(offset)));
+    const I8x16 rows = Signed(LoadRows(grid, i));
+    sink(hn::Add(rows, hn::Set(di8, static_cast<int8_t>(offset))), scale);
   };
-#if HWY_TARGET <= HWY_AVX3
-  sink.Halves(put(index), scale, scale);
-#else
-  sink(put(index), scale);
-  sink(put(index + 2), scale);
-#endif
+  put(index);
+  put(index + 2);
 #endif
 }
 

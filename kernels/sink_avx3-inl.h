@@ -154,6 +154,9 @@ class Sink {
   HWY_INLINE void Halves(SignedRowCodes q, float scale0, float scale1) {
     PutRow(q, Formula(scale0), Formula(scale1));
   }
+  HWY_INLINE void Halves(SignedRowCodes q, OffsetScaled value) {
+    PutRow(q, value, value);
+  }
 
   static constexpr bool kGroupTables = sizeof(T) == 2;
   static constexpr int kEightFrom = kGroupTables ? 1 : 0;
