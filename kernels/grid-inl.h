@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 
 #include "kernels/tables/grids.h"
@@ -208,6 +209,53 @@ struct Iq3sBytes {
   }
 };
 
+#if HWY_TARGET <= HWY_AVX3
+// The same of rows of 8 as codes of 2 bits: these are indices, and a look-up in
+// four lanes gives F32.
+struct Iq2Codes {
+  static constexpr float kOf[4] = {8, 25, 43, 0};
+};
+struct Iq1Codes {
+  static constexpr float kOf[4] = {-8, 0, 8, 0};
+};
+struct Iq1Plus1 {  // with an offset of 1
+  static constexpr float kOf[4] = {-7, 1, 9, 0};
+};
+template <class Values>
+struct FourTimesFour {
+  alignas(64) float of[16];
+  constexpr FourTimesFour() : of{} {
+    for (size_t i = 0; i < 16; ++i) of[i] = Values::kOf[i % 4];
+  }
+};
+template <class Values>
+inline constexpr FourTimesFour<Values> kFourTimesFour;
+
+// A block of 256, in rows of 32.
+struct PackedRows {
+  uint8_t of[8][8];
+};
+template <class Packed>
+HWY_INLINE void PackRows(const Packed& grid, const uint16_t* index,
+                         PackedRows& rows) {
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    uint64_t row = 0;
+    EachOf(kTimes<4>, [&](size_t j) DEQUANT_LAMBDA {
+      row |= uint64_t{grid[index[4 * i + j]]} << (16 * j);
+    });
+#if !HWY_COMPILER_MSVC
+    // Not by vectors, which would be full of inserts; and to memory, from where
+    // broadcasts are free.
+    asm("" : "+r"(row));
+#endif
+    std::memcpy(rows.of[i], &row, sizeof(row));
+  });
+#if !HWY_COMPILER_MSVC
+  asm("" : "+m"(rows));
+#endif
+}
+#endif
+
 // Rows as codes: 16, or 32, which for AVX2 have the order of RowTag<8>.
 template <class Grid, class Index>
 HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
@@ -241,6 +289,30 @@ HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
 }
 
 #if HWY_TARGET <= HWY_AVX3_DL
+// The codes of 32 rows of 8, found by look-ups of words: 64 entries of a grid
+// in one instruction.
+template <int kIndexBits>
+HWY_INLINE RowLanes FindPacked(const uint16_t* grid, RowLanes index) {
+  const hn::FixedTag<uint16_t, 32> d;
+  if constexpr (kIndexBits == 6) {
+    return RowLanes{_mm512_permutex2var_epi16(hn::LoadU(d, grid).raw, index.raw,
+                                              hn::LoadU(d, grid + 32).raw)};
+  } else {
+    constexpr int kBit = 1 << (kIndexBits - 1);
+    const auto upper = hn::TestBit(index, hn::Set(d, kBit));
+    return hn::IfThenElse(upper, FindPacked<kIndexBits - 1>(grid + kBit, index),
+                          FindPacked<kIndexBits - 1>(grid, index));
+  }
+}
+template <class Packed>
+HWY_INLINE void FindPacked(const Packed& grid, RowLanes index,
+                           PackedRows& rows) {
+  constexpr int kIndexBits = std::countr_zero(std::tuple_size_v<Packed>);
+  const auto codes = FindPacked<kIndexBits>(grid.data(), index);
+  hn::StoreU(codes, hn::FixedTag<uint16_t, 32>(),
+             reinterpret_cast<uint16_t*>(rows.of));
+}
+
 // The rows of 4 of a block, found by look-ups of bytes: 128 entries of a table
 // in one instruction. (Byte by byte they need fewer loads than row by row.)
 struct FoundRows {
@@ -496,6 +568,7 @@ HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
 }
 #endif
 
+#if HWY_TARGET > HWY_AVX3
 // 32 codes that have one offset, a whole number.
 template <class Grid, class Sink>
 HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
@@ -504,8 +577,6 @@ HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
   const OffsetScaled value{scale, offset};
   sink.Widened(LoadRow8(grid, index), LoadRow8(grid, index + 1), value);
   sink.Widened(LoadRow8(grid, index + 2), LoadRow8(grid, index + 3), value);
-#elif HWY_TARGET <= HWY_AVX3
-  sink.Halves(Signed(LoadRows(grid, index)), OffsetScaled{scale, offset});
 #else
   const auto put = [&](const uint16_t* i) DEQUANT_LAMBDA {
     const I8x16 rows = Signed(LoadRows(grid, i));
@@ -515,6 +586,7 @@ HWY_INLINE void PutOffsetRow(const Grid& grid, const uint16_t* index,
   put(index + 2);
 #endif
 }
+#endif
 
 #if !HWY_HAVE_SCALABLE
 // A block by tables of values, two bytes each: of(i, put) calls put(index) or
@@ -545,16 +617,6 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
   });
 }
 #endif
-
-// Of codes with a sign, that for PutSigned.
-template <class V>
-HWY_INLINE auto TopBits(V q) {
-#if HWY_TARGET <= HWY_AVX3
-  return hn::RebindMask(drow, hn::IsNegative(Signed(q)));
-#else
-  return hn::And(q, hn::Set(dcodes, 0x80));
-#endif
-}
 
 // A block of 256: index(i) are the indices of the 32 elements from 32 i on,
 // scale[i] is that of the next kPerScale.
@@ -587,47 +649,73 @@ HWY_INLINE void PutSigned(const FoundRows& rows, const RowData& signs,
   PutSigned<Bytes, kPerScale>(rows, row, signs, scale, sink);
 }
 #endif
-template <class Bytes, size_t kPerScale, class Grid, class Sink>
-HWY_INLINE void PutOffset(const Grid& grid, const uint16_t* index,
-                          const RowData& offsets, const float* scale,
-                          Sink& sink) {
-#if !HWY_HAVE_SCALABLE
+#if HWY_TARGET <= HWY_AVX3
+template <class Values, size_t kPerScale, class Sink>
+HWY_INLINE void PutPacked(const PackedRows& rows, const RowData& signs,
+                          const float* scale, Sink& sink) {
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      const auto q = hn::Add(LoadRows(grid, index + kLookedUp / 8 * i),
+      put(PackedCodes(rows.of[i]), SignsOf(signs, i));
+    };
+    PutFromTables<Values, kPerScale>(scale, sink, of);
+  } else {
+    EachOf(kTimes<16>, [&](size_t i) DEQUANT_LAMBDA {
+      sink.PackedHalf(rows.of[i / 2] + i % 2 * 4, kFourTimesFour<Values>.of,
+                      Scaled{scale[16 * i / kPerScale]}, signs.of + 2 * i);
+    });
+  }
+}
+#endif
+
+// IQ1's rows of 8, each with an offset, 1 or -1.
+template <size_t kPerScale, class Sink>
+HWY_INLINE void PutOffset(const uint16_t* index, const RowData& offsets,
+                          const float* scale, Sink& sink) {
+#if !HWY_HAVE_SCALABLE && HWY_TARGET > HWY_AVX3
+  if constexpr (Sink::kGroupTables) {
+    const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
+      const auto q = hn::Add(LoadRows(kGridIq1, index + kLookedUp / 8 * i),
                              OffsetsOf(offsets, i));
       const auto magnitude =
           hn::BitCast(hn::DFromV<decltype(q)>(), hn::Abs(Signed(q)));
-      put(Bytes::Index(magnitude), TopBits(q));
+      put(Iq1Bytes::Index(magnitude), hn::And(q, hn::Set(dcodes, 0x80)));
     };
-    PutFromTables<Bytes, kPerScale>(scale, sink, of);
+    PutFromTables<Iq1Bytes, kPerScale>(scale, sink, of);
     return;
   }
 #endif
   EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
     const float* scales = scale + 32 / kPerScale * i;
-    PutOffset32(grid, index + 4 * i, offsets, i, scales[0],
+    PutOffset32(kGridIq1, index + 4 * i, offsets, i, scales[0],
                 scales[32 / kPerScale - 1], sink);
   });
 }
 
-// The same where 32 elements have one offset, 1 or -1, as they have one scale.
-template <class Grid, class Sink>
-HWY_INLINE void PutOffsetRows(const Grid& grid, const uint16_t* index,
-                              const float* offset, const float* scale,
-                              Sink& sink) {
+// The same where 32 elements have one offset, as they have one scale.
+template <class Sink>
+HWY_INLINE void PutOffsetRows(const uint16_t* index, const float* offset,
+                              const float* scale, Sink& sink) {
 #if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      put(Iq1Rows::Index(LoadRows(grid, index + kLookedUp / 8 * i)));
+      put(Iq1Rows::Index(LoadRows(kGridIq1, index + kLookedUp / 8 * i)));
     };
     PutFromTables<Iq1Rows, 32>(scale, sink, of, offset);
     return;
   }
 #endif
-  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
-    PutOffsetRow(grid, index + 4 * i, offset[i], scale[i], sink);
+#if HWY_TARGET <= HWY_AVX3
+  PackedRows rows;
+  PackRows(kPackedIq1, index, rows);
+  EachOf(kTimes<16>, [&](size_t i) DEQUANT_LAMBDA {
+    sink.PackedHalf(rows.of[i / 2] + i % 2 * 4, kFourTimesFour<Iq1Codes>.of,
+                    OffsetScaled{scale[i / 2], offset[i / 2]});
   });
+#else
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    PutOffsetRow(kGridIq1, index + 4 * i, offset[i], scale[i], sink);
+  });
+#endif
 }
 
 // Scales for them, of rows of 8: what Read gets, mended.

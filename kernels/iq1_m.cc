@@ -57,30 +57,56 @@ template <>
 struct Unpack<IQ1_M> {
   struct Header {
     float scale[16];
-    RowData delta;
+    RowData delta;  // offsets, or signs
     uint16_t row[32];
   };
 
+  // Whether the sink gets rows with an offset of 1, and signs. The grid then
+  // has 12 bits, of which delta is the upper one.
+#if HWY_TARGET <= HWY_AVX3
+  template <class Sink>
+  static constexpr bool kPacked = Sink::kGroupTables;
+#else
+  template <class Sink>
+  static constexpr bool kPacked = false;
+#endif
+
+  template <class Sink>
   HWY_INLINE static void Read(const IQ1_M& b, float d, Header& h) {
     const U16x8 words = hn::BitCast(du16, Load8Bytes(b.scales));
     OddScales(LowerFields<3>(words), d * (0.125f * kRowUnit), h.scale);
     const U8x16 qh = Load16Bytes(b.qh);
     const U8x16 low = LowNibbles(qh), high = HighNibbles(qh);
-    ReadHalf(b.qs, hn::InterleaveLower(du8, low, high), 0, h);
-    ReadHalf(b.qs + 16, hn::InterleaveUpper(du8, low, high), 1, h);
+    ReadHalf<Sink>(b.qs, hn::InterleaveLower(du8, low, high), 0, h);
+    ReadHalf<Sink>(b.qs + 16, hn::InterleaveUpper(du8, low, high), 1, h);
   }
 
   // 16 rows; qh is a nibble of each.
+  template <class Sink>
   HWY_INLINE static void ReadHalf(const uint8_t* qs, U8x16 qh, size_t half,
                                   Header& h) {
-    StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), h.row + 16 * half);
-    const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
-    StoreOffsets(Signed(delta), half, h.delta);
+    if constexpr (kPacked<Sink>) {
+      StoreIndices(Load16Bytes(qs), qh, h.row + 16 * half);
+      const auto minus = hn::TestBit(qh, hn::Set(du8, 8));
+      StoreSigns(hn::VecFromMask(du8, minus), half, h.delta);
+    } else {
+      StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), h.row + 16 * half);
+      const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
+      StoreOffsets(Signed(delta), half, h.delta);
+    }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_M&, const Header& h, Sink& sink) {
-    PutOffset<Iq1Bytes, 16>(kGridIq1, h.row, h.delta, h.scale, sink);
+#if HWY_TARGET <= HWY_AVX3
+    if constexpr (kPacked<Sink>) {
+      PackedRows rows;
+      PackRows(kPackedIq1m, h.row, rows);
+      PutPacked<Iq1Plus1, 16>(rows, h.delta, h.scale, sink);
+      return;
+    }
+#endif
+    PutOffset<16>(h.row, h.delta, h.scale, sink);
   }
 };
 

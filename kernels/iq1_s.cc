@@ -71,7 +71,7 @@ struct Unpack<IQ1_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
-    PutOffsetRows(kGridIq1, h.row, h.offset, h.scale, sink);
+    PutOffsetRows(h.row, h.offset, h.scale, sink);
   }
 
   // 1, or -1 where the top bit is set.

@@ -54,7 +54,11 @@ struct Unpack<IQ2_XS> {
   struct Header {
     float scale[16];
     RowData signs;
+#if HWY_TARGET <= HWY_AVX3_DL
+    PackedRows rows;
+#else
     uint16_t row[32];
+#endif
   };
 
   HWY_INLINE static void Read(const IQ2_XS& b, float d, Header& h) {
@@ -67,16 +71,27 @@ struct Unpack<IQ2_XS> {
           hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
                                hn::BitCast(di16, hn::ShiftRight<9>(w1)));
       StoreSigns(EvenSigns(signs), half, h.signs);
+#if HWY_TARGET > HWY_AVX3_DL
       hn::StoreU(LaneField<0, 9, 0>(w0), du16, h.row + 16 * half);
       hn::StoreU(LaneField<0, 9, 0>(w1), du16, h.row + 16 * half + 8);
+#endif
     });
+#if HWY_TARGET <= HWY_AVX3_DL
+    const auto* words = reinterpret_cast<const uint16_t*>(b.qs);
+    FindPacked(kPackedIq2xs, hn::LoadU(hn::FixedTag<uint16_t, 32>(), words),
+               h.rows);
+#endif
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XS&, const Header& h, Sink& sink) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    PutPacked<Iq2Codes, 16>(h.rows, h.signs, h.scale, sink);
+#else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return h.row + 4 * row; };
     PutSigned<Iq2Bytes, 16>(kGridIq2xs, index, h.signs, h.scale, sink);
+#endif
   }
 };
 

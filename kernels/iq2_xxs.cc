@@ -54,6 +54,9 @@ struct Unpack<IQ2_XXS> {
   struct Header {
     float scale[8];
     RowData signs;
+#if HWY_TARGET <= HWY_AVX3_DL
+    PackedRows rows;
+#endif
   };
 
   HWY_INLINE static void Read(const IQ2_XXS& b, float d, Header& h) {
@@ -65,13 +68,27 @@ struct Unpack<IQ2_XXS> {
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
     });
+#if HWY_TARGET <= HWY_AVX3_DL
+    // The lower four of each eight bytes.
+    const hn::FixedTag<uint64_t, 8> d64;
+    const hn::Rebind<uint32_t, decltype(d64)> d32;
+    const auto all = hn::LoadU(d64, reinterpret_cast<const uint64_t*>(b.qs));
+    const auto index = hn::BitCast(drow, hn::TruncateTo(d32, all));
+    FindPacked(kPackedIq2xxs,
+               hn::PromoteTo(hn::FixedTag<uint16_t, 32>(), index), h.rows);
+#endif
   }
 
   template <class Sink>
-  HWY_INLINE static void Do(const IQ2_XXS& b, const Header& h, Sink& sink) {
+  HWY_INLINE static void Do([[maybe_unused]] const IQ2_XXS& b, const Header& h,
+                            Sink& sink) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    PutPacked<Iq2Codes, 32>(h.rows, h.signs, h.scale, sink);
+#else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return b.qs + 8 * row; };
     PutSigned<Iq2Bytes, 32>(kGridIq2xxs, index, h.signs, h.scale, sink);
+#endif
   }
 };
 

@@ -33,17 +33,19 @@ using RowCodes = hn::Vec<decltype(drow)>;
 using SignedRowCodes = hn::Vec<hn::RebindToSigned<decltype(drow)>>;
 
 // Where the codes of a row are, kBits bits each: the byte for both bytes of a
-// lane, and the bit in it; and the bit in the row.
+// lane, and the bit in it; and the bit in the row, or three before.
 template <int kBits>
 struct PackedLanes {
   alignas(64) uint8_t byte[64];
   alignas(64) uint16_t shift[32];
   alignas(64) uint16_t from[32];
-  constexpr PackedLanes() : byte{}, shift{}, from{} {
+  alignas(64) uint16_t before[32];
+  constexpr PackedLanes() : byte{}, shift{}, from{}, before{} {
     for (int i = 0; i < 32; ++i) {
       byte[2 * i] = byte[2 * i + 1] = static_cast<uint8_t>(i * kBits / 8);
       shift[i] = static_cast<uint16_t>(i * kBits % 8);
       from[i] = static_cast<uint16_t>(i * kBits);
+      before[i] = static_cast<uint16_t>((i * kBits + 61) % 64);
     }
   }
 };
@@ -86,6 +88,30 @@ HWY_INLINE RowCodes IndexOf(RowCodes q, size_t row_of_table) {
   constexpr size_t kGroups = 32 / std::size(Values::kOf);
   const auto& of = kGroupsOfRows<kGroups, kPerScale, uint8_t>.of;
   return hn::Or(q, hn::Load(drow, of[row_of_table]));
+}
+
+// A row of 2-bit codes in eight bytes, as bits 3 and 4 of lanes of 16 bits.
+using RowLanes = hn::Vec<hn::FixedTag<uint16_t, 32>>;
+HWY_INLINE RowLanes PackedCodes(const uint8_t* p) {
+  const hn::FixedTag<uint16_t, 32> d;
+  const hn::Repartition<uint64_t, decltype(d)> d64;
+  const auto all = hn::Set(d64, Load64(p));
+#if HWY_TARGET <= HWY_AVX3_DL
+  const RowLanes from = hn::Load(d, kPackedLanes<2>.before);
+  return RowLanes{_mm512_multishift_epi64_epi8(from.raw, all.raw)};
+#else
+  const hn::Repartition<uint8_t, decltype(d)> d8;
+  const auto bytes = hn::TableLookupBytes(hn::BitCast(d8, all),
+                                          hn::Load(d8, kPackedLanes<2>.byte));
+  return hn::ShiftLeft<3>(
+      hn::Shr(hn::BitCast(d, bytes), hn::Load(d, kPackedLanes<2>.shift)));
+#endif
+}
+template <class Values, size_t kPerScale>
+HWY_INLINE RowLanes IndexOf(RowLanes codes, size_t row_of_table) {
+  const hn::FixedTag<uint16_t, 32> d;
+  const auto& of = kGroupsOfRows<8, kPerScale, uint16_t>.of;
+  return hn::OrAnd(hn::Load(d, of[row_of_table]), codes, hn::Set(d, 3 << 3));
 }
 
 template <typename T>
@@ -154,9 +180,6 @@ class Sink {
   HWY_INLINE void Halves(SignedRowCodes q, float scale0, float scale1) {
     PutRow(q, Formula(scale0), Formula(scale1));
   }
-  HWY_INLINE void Halves(SignedRowCodes q, OffsetScaled value) {
-    PutRow(q, value, value);
-  }
 
   static constexpr bool kGroupTables = sizeof(T) == 2;
   static constexpr int kEightFrom = kGroupTables ? 1 : 0;
@@ -180,11 +203,18 @@ class Sink {
                    Lanes<Values, 1>(scale, offset...)));
   }
   HWY_INLINE void PutFromTable(RowCodes q, U16x32 table) {
-    StoreRow(LookedUp(hn::PromoteTo(du16, q), table));
+    PutFromTable(hn::PromoteTo(du16, q), table);
+  }
+  HWY_INLINE void PutFromTable(RowLanes q, U16x32 table) {
+    StoreRow(LookedUp(q, table));
   }
   HWY_INLINE void PutSigned(RowCodes q, hn::Mask<decltype(drow)> minus,
                             U16x32 table) {
-    const U16x32 v = LookedUp(hn::PromoteTo(du16, q), table);
+    PutSigned(hn::PromoteTo(du16, q), minus, table);
+  }
+  HWY_INLINE void PutSigned(RowLanes q, hn::Mask<decltype(drow)> minus,
+                            U16x32 table) {
+    const U16x32 v = LookedUp(q, table);
     const hn::Mask<decltype(du16)> m{minus.raw};
     StoreRow(hn::MaskedAddOr(v, m, v, hn::Set(du16, 0x8000)));
   }
@@ -295,6 +325,24 @@ class Sink {
     }
   }
 
+  // Half a row of F32, of codes as above that stand for `four`, in every four
+  // lanes; and with signs.
+  template <class Value>
+  HWY_INLINE void PackedHalf(const uint8_t* p, const float* four, Value value) {
+    StoreFloats(OfPacked(p, four, value));
+  }
+  template <class Value>
+  HWY_INLINE void PackedHalf(const uint8_t* p, const float* four, Value value,
+                             const uint8_t* minus) {
+    const Floats v = OfPacked(p, four, value);
+    const __m512i bits = hn::BitCast(du32, v).raw;
+    const __mmask16 m =
+        _load_mask16(reinterpret_cast<__mmask16*>(const_cast<uint8_t*>(minus)));
+    const U32x16 sign = hn::Set(du32, 1u << 31);
+    StoreFloats(hn::BitCast(
+        df, U32x16{_mm512_mask_xor_epi32(bits, m, bits, sign.raw)}));
+  }
+
   // A row of bits, which are 1 or, clear, -1.
   static constexpr bool kSignRows = sizeof(T) == 2;
   HWY_INLINE void SignRow(const uint8_t* p, float scale) {
@@ -342,6 +390,15 @@ class Sink {
   HWY_INLINE static Floats FloatsOf(V q) {
     const hn::RebindToSigned<decltype(df)> di;
     return hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, q)));
+  }
+
+  template <class Value>
+  HWY_INLINE static Floats OfPacked(const uint8_t* p, const float* four,
+                                    Value value) {
+    const auto index =
+        hn::Shr(hn::Set(du32, Load32(p)), hn::LoadU(du32, kShifts<2>.of));
+    const Floats values = value(df, hn::Load(df, four));
+    return Floats{_mm512_permutevar_ps(values.raw, index.raw)};
   }
 
   template <class Value0, class Value1>

@@ -48,7 +48,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// (Read may be a template of the sink too, if some need no header;) and, if
+// (Read may be a template of the sink as well, whose headers then differ;) and,
+// if
 // there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   static bool Takes(const B& block);
@@ -184,7 +185,8 @@ HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       const B& block = BlockAt<B>(blocks, i);
       if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
-        Unpack<B>::template Read<Sink>(block, ready.header[i]);
+        Unpack<B>::template Read<Sink>(block, scale[kIndex][i]...,
+                                       ready.header[i]);
       } else {
         Unpack<B>::Read(block, scale[kIndex][i]..., ready.header[i]);
       }

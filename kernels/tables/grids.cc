@@ -567,6 +567,15 @@ constexpr uint16_t kCodesIq1[2048] = {
     0xaa95, 0xaaa0, 0xaaa2, 0xaaa8, 0xaaaa,
 };
 
+consteval Grid<uint16_t, 12> WithOpposites() {
+  Grid<uint16_t, 12> rows{};
+  for (size_t i = 0; i < 2048; ++i) {
+    rows[i] = kCodesIq1[i];
+    rows[i + 2048] = static_cast<uint16_t>(0xAAAA - kCodesIq1[i]);
+  }
+  return rows;
+}
+
 }  // namespace
 
 constinit const Grid<uint64_t, 8> kGridIq2xxs =
@@ -581,6 +590,12 @@ constinit const Grid<uint32_t, 9> kGridIq3s =
     Expand<uint32_t>(kCodesIq3s, {1, 3, 5, 7, 9, 11, 13, 15});
 constinit const Grid<uint64_t, 11> kGridIq1 =
     Expand<uint64_t>(kCodesIq1, {-8, 0, 8});
+constinit const Grid<uint16_t, 8> kPackedIq2xxs = std::to_array(kCodesIq2xxs);
+constinit const Grid<uint16_t, 9> kPackedIq2xs = std::to_array(kCodesIq2xs);
+constinit const Grid<uint16_t, 10> kPackedIq2s = std::to_array(kCodesIq2s);
+constinit const Grid<uint16_t, 11> kPackedIq1 = std::to_array(kCodesIq1);
+constinit const Grid<uint16_t, 12> kPackedIq1m = WithOpposites();
+
 constinit const GridPairs<8> kPairsIq3xxs = Pairs<8>(kCodesIq3xxs);
 constinit const GridPairs<9> kPairsIq3s = Pairs<9>(kCodesIq3s);
 

@@ -21,8 +21,17 @@ extern const Grid<uint32_t, 9> kGridIq3s;
 /// +-1/8 are whole numbers as well.
 extern const Grid<uint64_t, 11> kGridIq1;
 
-/// Rows of 4 as codes, for look-ups of bytes: [j][i] are those of the values 2 j
-/// and 2 j + 1 of row i, 4 bits each.
+/// Rows of 8 as codes, 2 bits each, the first lowest: IQ2's 0 to 2 stand for 8,
+/// 25, 43, IQ1's for -8, 0, 8.
+extern const Grid<uint16_t, 8> kPackedIq2xxs;
+extern const Grid<uint16_t, 9> kPackedIq2xs;
+extern const Grid<uint16_t, 10> kPackedIq2s;
+extern const Grid<uint16_t, 11> kPackedIq1;
+/// Then, from 2048 on, the rows whose opposite it is.
+extern const Grid<uint16_t, 12> kPackedIq1m;
+
+/// Rows of 4 as codes, for look-ups of bytes: [j][i] are those of the values 2
+/// j and 2 j + 1 of row i, 4 bits each.
 template <int kIndexBits>
 struct alignas(64) GridPairs {
   uint8_t of[2][size_t{1} << kIndexBits];
