@@ -78,6 +78,10 @@ using Fields = std::make_index_sequence<std::size(B::kScales)>;
 // the codes. One by one, a block's codes would wait for its scales.
 constexpr size_t kBatch = 8;
 
+// The scales of each block, which are next to each other.
+template <class B>
+using Scales = float[kBatch][HWY_MAX(std::size(B::kScales), size_t{1})];
+
 // One field of one block. False if it is not finite.
 template <ScaleField kField, bool kFirst>
 HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
@@ -94,51 +98,65 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   }
 }
 
-// An F16 field of kBatch blocks. False if one is not finite.
-template <ScaleField kField, bool kFirst, size_t kBlockBytes>
-HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, float* HWY_RESTRICT scale) {
-  uint64_t words[kBatch / 4] = {};
-  uint64_t carry = 0;
-  for (size_t w = 0; w < kBatch / 4; ++w) {
-    for (size_t i = 0; i < 4; ++i) {
-      const uint8_t* block = blocks + (4 * w + i) * kBlockBytes;
-      words[w] |= uint64_t{Load16(block + kField.offset)} << (16 * i);
-    }
-    // The exponent of NaN and Inf is all ones.
-    carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
-  }
+// The scales of kBatch blocks, one F16 each or two that are next to each other.
+// False if one is not finite.
+template <class B>
+HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
+  constexpr size_t kFields = std::size(B::kScales);
+  constexpr size_t kPerWord = 4 / kFields;
   const hn::FixedTag<float, 4> df;
+  alignas(16) static constexpr float kUnits[4] = {
+      kUnit, kFields == 2 ? 1 : kUnit, kUnit, kFields == 2 ? 1 : kUnit};
+  const auto units = hn::Load(df, kUnits);
+  uint64_t carry = 0;
+  for (size_t at = 0; at < kBatch; at += 2 * kPerWord) {
+    uint64_t words[2] = {};
+    for (size_t w = 0; w < 2; ++w) {
+      for (size_t i = 0; i < kPerWord; ++i) {
+        const uint8_t* block = blocks + (at + w * kPerWord + i) * sizeof(B);
+        const uint8_t* p = block + B::kScales[0].offset;
+        const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
+        words[w] |= bits << (16 * kFields * i);
+      }
+      // The exponent of NaN and Inf is all ones.
+      carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
+    }
 #if DEQUANT_NO_F16C
-  const auto* bytes = reinterpret_cast<const uint8_t*>(words);
-  const auto lo = LoadF16(df, bytes), hi = LoadF16(df, bytes + 8);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+    const auto lo = LoadF16(df, bytes), hi = LoadF16(df, bytes + 8);
 #else
-  // Not through memory: a load from two stores would wait for all stores
-  // before.
-  const hn::FixedTag<hwy::float16_t, kBatch> dh;
-  const hn::Repartition<uint64_t, decltype(dh)> du64;
-  const auto all =
-      hn::BitCast(dh, hn::Dup128VecFromValues(du64, words[0], words[1]));
-  const auto lo = hn::PromoteLowerTo(df, all);
-  const auto hi = hn::PromoteUpperTo(df, all);
+    // Not through memory: a load from two stores would wait for all stores
+    // before.
+    const hn::FixedTag<hwy::float16_t, 8> dh;
+    const hn::Repartition<uint64_t, decltype(dh)> du64;
+    const auto all =
+        hn::BitCast(dh, hn::Dup128VecFromValues(du64, words[0], words[1]));
+    const auto lo = hn::PromoteLowerTo(df, all);
+    const auto hi = hn::PromoteUpperTo(df, all);
 #endif
-  const auto unit = hn::Set(df, kFirst ? kUnit : 1.0f);
-  hn::StoreU(hn::Mul(lo, unit), df, scale);
-  hn::StoreU(hn::Mul(hi, unit), df, scale + 4);
+    hn::StoreU(hn::Mul(lo, units), df, scale[at]);
+    hn::StoreU(hn::Mul(hi, units), df, scale[at] + 4);
+  }
   return (carry & 0x8000800080008000) == 0;
 }
 
-// Field kIndex of n blocks. False if one is not finite.
-template <class B, size_t kIndex>
-HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, float* scale) {
-  constexpr ScaleField kField = B::kScales[kIndex];
-  constexpr bool kFirst = kIndex == 0;
-  if constexpr (kField.kind == ScaleField::kF16) {
-    if (n == kBatch)
-      return ReadF16Batch<kField, kFirst, sizeof(B)>(blocks, scale);
+// The scales of n blocks. False if one is not finite.
+template <class B, size_t... kIndex>
+HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
+                           std::index_sequence<kIndex...>) {
+  if constexpr (sizeof...(kIndex) > 0 &&
+                ((B::kScales[kIndex].kind == ScaleField::kF16 &&
+                  B::kScales[kIndex].offset ==
+                      B::kScales[0].offset + 2 * kIndex) &&
+                 ...)) {
+    if (n == kBatch) return ReadF16Batch<B>(blocks, scale);
   }
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
-    finite &= ReadScale<kField, kFirst>(blocks + i * sizeof(B), scale + i);
+    const uint8_t* block = blocks + i * sizeof(B);
+    ((finite &=
+      ReadScale<B::kScales[kIndex], kIndex == 0>(block, &scale[i][kIndex])),
+     ...);
   }
   return finite;
 }
@@ -152,7 +170,7 @@ using Stored =
 // What is made ready for a batch of blocks, before their codes are unpacked.
 template <class B>
 struct Ready {
-  float scale[std::size(B::kScales) + 1][kBatch];
+  Scales<B> scale;
 };
 template <class B>
 requires requires { typename Unpack<B>::Header; }
@@ -171,28 +189,25 @@ template <class B, class Sink, class N, size_t... kIndex>
 HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
                           std::index_sequence<kIndex...>) {
   bool ok = true;
-  const auto read = [&](auto& scale) DEQUANT_LAMBDA {
-    ((ok = ReadScales<B, kIndex>(blocks, n, scale[kIndex]) && ok), ...);
-  };
   if constexpr (requires { &Unpack<B>::Takes; }) {
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       ok = Unpack<B>::Takes(BlockAt<B>(blocks, i)) && ok;
     });
   }
   if constexpr (requires { ready.header; }) {
-    float scale[sizeof...(kIndex) + 1][kBatch];
-    read(scale);
+    Scales<B> scale;
+    ok = ReadScales<B>(blocks, n, scale, Fields<B>()) && ok;
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       const B& block = BlockAt<B>(blocks, i);
       if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
-        Unpack<B>::template Read<Sink>(block, scale[kIndex][i]...,
+        Unpack<B>::template Read<Sink>(block, scale[i][kIndex]...,
                                        ready.header[i]);
       } else {
-        Unpack<B>::Read(block, scale[kIndex][i]..., ready.header[i]);
+        Unpack<B>::Read(block, scale[i][kIndex]..., ready.header[i]);
       }
     });
   } else {
-    read(ready.scale);
+    ok = ReadScales<B>(blocks, n, ready.scale, Fields<B>()) && ok;
   }
   return ok;
 }
@@ -206,7 +221,7 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
     if constexpr (requires { ready.header; }) {
       Unpack<B>::Do(block, ready.header[i], sink);
     } else {
-      Unpack<B>::Do(block, ready.scale[kIndex][i]..., sink);
+      Unpack<B>::Do(block, ready.scale[i][kIndex]..., sink);
     }
   });
 }
