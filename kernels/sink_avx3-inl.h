@@ -126,6 +126,12 @@ class Sink {
   using U32x16 = hn::Vec<hn::FixedTag<uint32_t, 16>>;
   using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
 
+  // Whether nibbles are looked up 16 at a time, in vectors that have as many
+  // lanes: then codes need no mask. In halves of vectors, a shuffle is half the
+  // work on Zen 4.
+  static constexpr bool kBySixteen =
+      sizeof(T) == 4 || HWY_TARGET == HWY_AVX3_ZEN4;
+
  public:
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
@@ -223,7 +229,7 @@ class Sink {
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
     const auto value = Formula(scale...);
     const auto table = Table(map, value);
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (kBySixteen) {
       PutOf16<0>(LoadCodes(p), table);
       PutOf16<4>(LoadCodes(p), table);
     } else {
@@ -234,7 +240,7 @@ class Sink {
   HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
     const auto value = Formula(scale...);
     const auto table = Table(map, value);
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (kBySixteen) {
       PutOf16<kFrom>(LoadCodes(p), table);
       PutOf16<kFrom>(LoadCodes(p + 16), table);
     } else {
@@ -247,28 +253,28 @@ class Sink {
       sizeof(T) == 4, ValueFloats,
       ValueWords<std::conditional_t<kIsBf16, hwy::bfloat16_t, T>>>;
   HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
-    if constexpr (sizeof(T) == 4) {
-      const Floats table = hn::Load(df, values.value);
+    const auto table = LoadTable(values);
+    if constexpr (kBySixteen) {
       PutOf16<0>(LoadCodes(p), table);
       PutOf16<4>(LoadCodes(p), table);
     } else {
-      PutFromTable(NibblesOfRow(drow, p, 0), LoadWords(values));
+      PutFromTable(NibblesOfRow(drow, p, 0), table);
     }
   }
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const Known& values0,
                          const Known& values1) {
     const RowCodes q = codes(drow, size_t{0});
+    const auto table0 = LoadTable(values0), table1 = LoadTable(values1);
     if constexpr (sizeof(T) == 4) {
-      PutOf16<0>(hn::LowerHalf(dcodes, q), hn::Load(df, values0.value));
-      PutOf16<0>(hn::UpperHalf(dcodes, q), hn::Load(df, values1.value));
+      PutOf16<0>(hn::LowerHalf(dcodes, q), table0);
+      PutOf16<0>(hn::UpperHalf(dcodes, q), table1);
     } else {
       alignas(32) static constexpr uint8_t kTable[32] = {
           0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
           16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16};
-      PutFromTable(
-          hn::Or(q, hn::Load(drow, kTable)),
-          hn::ConcatLowerLower(du16, LoadWords(values1), LoadWords(values0)));
+      PutFromTable(hn::Or(q, hn::Load(drow, kTable)),
+                   hn::ConcatLowerLower(du16, table1, table0));
     }
   }
 
@@ -474,6 +480,15 @@ class Sink {
     const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes));
     StoreFloats(Floats{_mm512_permutexvar_ps(index.raw, table.raw)});
   }
+  template <int kFrom>
+  HWY_INLINE void PutOf16(Codes bytes, U16x32 table) {
+    const hn::Half<decltype(du16)> dhalf;
+    const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(dhalf, bytes));
+    const hn::Vec<decltype(dhalf)> v{
+        _mm256_permutexvar_epi16(index.raw, hn::LowerHalf(dhalf, table).raw)};
+    hn::StoreU(v, dhalf, reinterpret_cast<uint16_t*>(to_));
+    to_ += 32;
+  }
   template <int kFrom, class Value>
   HWY_INLINE void PutRowOf(RowCodes bytes, U16x32 table, Value value) {
     PutIndices(hn::ShiftRight<kFrom>(hn::PromoteTo(du16, bytes)), table, value);
@@ -504,9 +519,13 @@ class Sink {
         hn::ZeroExtendVector(du16, lower).raw, wide.raw,
         hn::ZeroExtendVector(du16, upper).raw)});
   }
-  HWY_INLINE static U16x32 LoadWords(const Known& values) {
-    const hn::Half<decltype(du16)> dhalf;
-    return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));
+  HWY_INLINE static auto LoadTable(const Known& values) {
+    if constexpr (sizeof(T) == 4) {
+      return hn::Load(df, values.value);
+    } else {
+      const hn::Half<decltype(du16)> dhalf;
+      return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));
+    }
   }
   HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
     return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};
