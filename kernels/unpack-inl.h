@@ -109,18 +109,19 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
       kUnit, kFields == 2 ? 1 : kUnit, kUnit, kFields == 2 ? 1 : kUnit};
   const auto units = hn::Load(df, kUnits);
   uint64_t carry = 0;
-  for (size_t at = 0; at < kBatch; at += 2 * kPerWord) {
+  EachOf(kTimes<kFields>, [&](size_t vector) DEQUANT_LAMBDA {
+    const size_t at = 2 * kPerWord * vector;
     uint64_t words[2] = {};
-    for (size_t w = 0; w < 2; ++w) {
-      for (size_t i = 0; i < kPerWord; ++i) {
+    EachOf(kTimes<2>, [&](size_t w) DEQUANT_LAMBDA {
+      EachOf(kTimes<kPerWord>, [&](size_t i) DEQUANT_LAMBDA {
         const uint8_t* block = blocks + (at + w * kPerWord + i) * sizeof(B);
         const uint8_t* p = block + B::kScales[0].offset;
         const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
         words[w] |= bits << (16 * kFields * i);
-      }
+      });
       // The exponent of NaN and Inf is all ones.
       carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
-    }
+    });
 #if DEQUANT_NO_F16C
     const auto* bytes = reinterpret_cast<const uint8_t*>(words);
     const auto lo = LoadF16(df, bytes), hi = LoadF16(df, bytes + 8);
@@ -136,7 +137,7 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
 #endif
     hn::StoreU(hn::Mul(lo, units), df, scale[at]);
     hn::StoreU(hn::Mul(hi, units), df, scale[at] + 4);
-  }
+  });
   return (carry & 0x8000800080008000) == 0;
 }
 
