@@ -117,7 +117,7 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> Signed(V v) {
   return hn::BitCast(hn::RebindToSigned<hn::DFromV<V>>(), v);
 }
 
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
 // One instruction (GFNI) makes each bit of a byte from any of its bits: from
 // those that byte 7 - i of the matrix has, for bit i.
 template <uint64_t kMatrix, uint8_t kFlipped = 0, class V>
@@ -154,7 +154,7 @@ constexpr uint64_t FieldMatrix(int from, int bits, int to, int last) {
 template <int kFrom, int kBits, int kTo = 0, class V>
 HWY_INLINE V Field(V v) {
   const hn::DFromV<V> d;
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
   if constexpr (kFrom != kTo) {
     return BitsOf<FieldMatrix(kFrom, kBits, kTo, kTo + kBits - 1)>(v);
   }
@@ -174,7 +174,7 @@ HWY_INLINE V Field(V v) {
 template <int kFrom, int kBits, int kTo, class V>
 HWY_INLINE V CenteredField(V v) {
   constexpr int kHalf = 1 << (kTo + kBits - 1);
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
   return BitsOf<FieldMatrix(kFrom, kBits, kTo, 7), 256 - kHalf>(v);
 #else
   const hn::DFromV<V> d;
@@ -238,7 +238,7 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
         kGroup == 16 ? hn::BitCast(du64, hn::LoadDup128(d, p))
                      : hn::ConcatUpperLower(du64, hn::Set(du64, Load64(p + 8)),
                                             hn::Set(du64, Load64(p)));
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     constexpr uint64_t kLow = FieldMatrix(0, 4, 0, 3);
     constexpr uint64_t kHigh = FieldMatrix(4, 4, 0, 3);
     alignas(32) static constexpr uint64_t kMatrix[4] = {

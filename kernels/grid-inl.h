@@ -288,7 +288,7 @@ HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
 #endif
 }
 
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
 // The codes of 32 rows of 8, found by look-ups of words: 64 entries of a grid
 // in one instruction.
 template <int kIndexBits>
@@ -641,7 +641,7 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                 sink);
   });
 }
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
 template <class Bytes, size_t kPerScale, class Sink>
 HWY_INLINE void PutSigned(const FoundRows& rows, const RowData& signs,
                           const float* scale, Sink& sink) {

@@ -54,7 +54,7 @@ struct Unpack<IQ2_XS> {
   struct Header {
     float scale[16];
     RowData signs;
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PackedRows rows;
 #else
     uint16_t row[32];
@@ -71,12 +71,12 @@ struct Unpack<IQ2_XS> {
           hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
                                hn::BitCast(di16, hn::ShiftRight<9>(w1)));
       StoreSigns(EvenSigns(signs), half, h.signs);
-#if HWY_TARGET > HWY_AVX3_DL
+#if !DEQUANT_HAS_VBMI
       hn::StoreU(LaneField<0, 9, 0>(w0), du16, h.row + 16 * half);
       hn::StoreU(LaneField<0, 9, 0>(w1), du16, h.row + 16 * half + 8);
 #endif
     });
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     const auto* words = reinterpret_cast<const uint16_t*>(b.qs);
     FindPacked(kPackedIq2xs, hn::LoadU(hn::FixedTag<uint16_t, 32>(), words),
                h.rows);
@@ -85,7 +85,7 @@ struct Unpack<IQ2_XS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ2_XS&, const Header& h, Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PutPacked<Iq2Codes, 16>(h.rows, h.signs, h.scale, sink);
 #else
     const auto index = [&](size_t row)

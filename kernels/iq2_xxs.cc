@@ -54,7 +54,7 @@ struct Unpack<IQ2_XXS> {
   struct Header {
     float scale[8];
     RowData signs;
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PackedRows rows;
 #endif
   };
@@ -68,7 +68,7 @@ struct Unpack<IQ2_XXS> {
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
     });
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     // The lower four of each eight bytes.
     const hn::FixedTag<uint64_t, 8> d64;
     const hn::Rebind<uint32_t, decltype(d64)> d32;
@@ -82,7 +82,7 @@ struct Unpack<IQ2_XXS> {
   template <class Sink>
   HWY_INLINE static void Do([[maybe_unused]] const IQ2_XXS& b, const Header& h,
                             Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PutPacked<Iq2Codes, 32>(h.rows, h.signs, h.scale, sink);
 #else
     const auto index = [&](size_t row)

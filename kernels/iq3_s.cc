@@ -56,7 +56,7 @@ struct Unpack<IQ3_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
     RowData signs;
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     FoundRows rows;
 #else
     uint16_t row[64];
@@ -66,7 +66,7 @@ struct Unpack<IQ3_S> {
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
     OddScales(Nibbles(scales), d, h.scale);
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       return BitsOf<FieldMatrix(kFrom, 3, 1, 3), 1>(q);  // 2 code + 1
     };
@@ -84,7 +84,7 @@ struct Unpack<IQ3_S> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PutSigned<Iq3sBytes, 32>(h.rows, h.signs, h.scale, sink);
 #else
     const auto index = [&](size_t row)

@@ -54,7 +54,7 @@ struct Unpack<IQ3_XXS> {
   struct Header {
     float scale[8];
     RowData signs;
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     FoundRows rows;
 #endif
   };
@@ -65,7 +65,7 @@ struct Unpack<IQ3_XXS> {
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
       WordScales(words, d * 0.25f, h.scale + 4 * half);
     });
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       alignas(16) static constexpr uint8_t kValues[16] = {4,  12, 20, 28,
                                                           36, 44, 52, 62};
@@ -79,7 +79,7 @@ struct Unpack<IQ3_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ3_XXS& b, const Header& h, Sink& sink) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     PutSigned<Iq3xxsBytes, 32>(h.rows, h.signs, h.scale, sink);
 #else
     const auto index = [&](size_t row)

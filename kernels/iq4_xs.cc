@@ -61,7 +61,7 @@ struct Unpack<IQ4_XS> {
   };
 
   HWY_INLINE static void Read(const IQ4_XS& b, float d, Header& h) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     alignas(16) static constexpr uint8_t kLowBits[16] = {
         0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
     alignas(16) static constexpr uint8_t kHighBits[16] = {

@@ -25,6 +25,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 // x86 before AVX2 has no instruction for F32 <-> F16.
 #define DEQUANT_NO_F16C (HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSE4)
 
+// Permutes of bytes, multishift (VBMI) and GFNI, which every CPU of AVX3_ZEN4
+// and AVX3_SPR has. (Of AVX3_DL, which has them too, nothing is built.)
+#define DEQUANT_HAS_VBMI (HWY_TARGET <= HWY_AVX3_DL)
+
 // AVX-512's instruction for BF16, which flushes subnormals.
 #undef DEQUANT_HAS_BF16
 #if HWY_TARGET <= HWY_AVX3_ZEN4 && HWY_AVX3_HAVE_F32_TO_BF16C

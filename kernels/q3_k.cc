@@ -78,7 +78,7 @@ struct Unpack<Q3_K> {
   // The 16 scales, 6 bits each, less 32. Not through memory: a load from
   // several stores would wait for all stores before.
   HWY_INLINE static I8x16 ScaleCodes(const uint8_t* s) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
     alignas(16) static constexpr uint8_t kLowBits[16] = {
         0, 8, 16, 24, 32, 40, 48, 56, 4, 12, 20, 28, 36, 44, 52, 60};
     alignas(16) static constexpr uint8_t kHighBits[16] = {

@@ -32,7 +32,7 @@ HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
 
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
 // The bits from which a scale or a minimum is made, in the order of kBytes: its
 // lower ones, and bits 4-5 of the last four.
 struct BitsK {
@@ -60,7 +60,7 @@ inline constexpr BitsK kBitsK;
 HWY_INLINE void ScalesMinsK(const uint8_t* s, float d, float dmin,
                             float* HWY_RESTRICT scale,
                             float* HWY_RESTRICT offset) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
   // Four of the block's quants come along.
   const U8x16 bytes =
       hn::TableLookupBytes(Load16Bytes(s), Load16Bytes(kBitsK.byte));

@@ -96,7 +96,7 @@ HWY_INLINE RowLanes PackedCodes(const uint8_t* p) {
   const hn::FixedTag<uint16_t, 32> d;
   const hn::Repartition<uint64_t, decltype(d)> d64;
   const auto all = hn::Set(d64, Load64(p));
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
   const RowLanes from = hn::Load(d, kPackedLanes<2>.before);
   return RowLanes{_mm512_multishift_epi64_epi8(from.raw, all.raw)};
 #else
@@ -376,7 +376,7 @@ class Sink {
     } else {
       const hn::Repartition<uint64_t, decltype(dbytes)> du64;
       const auto all = hn::Set(du64, kBits == 1 ? Load32(p) : Load64(p));
-#if HWY_TARGET <= HWY_AVX3_DL
+#if DEQUANT_HAS_VBMI
       // The bits from each code on, to its lane.
       const U16x32 from = hn::Load(du16, kPackedLanes<kBits>.from);
       const U16x32 lanes{_mm512_multishift_epi64_epi8(from.raw, all.raw)};

@@ -48,9 +48,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// (Read may be a template of the sink as well, whose headers then differ;) and,
-// if
-// there are blocks that Do cannot take, such as those that would give
+// where Read may be a template of the sink as well, if headers differ by it;
+// and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   static bool Takes(const B& block);
 // or, for plain types, with
@@ -154,7 +153,7 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
   }
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
-    const uint8_t* block = blocks + i * sizeof(B);
+    [[maybe_unused]] const uint8_t* block = blocks + i * sizeof(B);
     ((finite &=
       ReadScale<B::kScales[kIndex], kIndex == 0>(block, &scale[i][kIndex])),
      ...);
