@@ -346,7 +346,10 @@ def write_page(r, name, revision):
     target = r.targets[0]
     context = r.context
     date = context.get("date", "")[:10] or str(datetime.date.today())
-    parts = [f"# {context.get('cpu', 'unknown CPU')}, {target}\n"]
+    title = f"{context.get('cpu', 'unknown CPU')}, {target}"
+    if name != slug(r):  # --name tells CPUs apart that call themselves the same
+        title += f" ({name})"
+    parts = [f"# {title}\n"]
     facts = [
         ["CPU", f"{context.get('cpu')}, {plural(context['num_cpus'], 'core')}"],
         ["Data caches", context.get("data_caches", "")],
