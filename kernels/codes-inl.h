@@ -400,6 +400,14 @@ struct Scaled {
   float scale;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V q) const {
+    return hn::Mul(q, hn::Set(d, scale));  // which broadcasts it
+  }
+};
+// By one that others use as well.
+struct ScaledAlike {
+  float scale;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V q) const {
     return hn::Mul(q, Broadcast(d, scale));
   }
 };

@@ -506,14 +506,19 @@ HWY_INLINE RowCodes OffsetsOf(const RowData& offsets, size_t four) {
                               hn::Load(drow, kPerRow[0]));
 }
 
-template <class Grid, class Index, class Sink>
+template <size_t kPerScale, class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned32(const Grid& grid, const Index* index,
                             const RowData& signs, size_t row, float scale0,
                             float scale1, Sink& sink) {
   const auto q = Signed(LoadRows(grid, index));
   const hn::DFromV<decltype(q)> d;
   const auto minus = hn::RebindMask(d, SignsOf(signs, row));
-  sink.Halves(hn::MaskedSubOr(q, minus, hn::Zero(d), q), scale0, scale1);
+  const auto codes = hn::MaskedSubOr(q, minus, hn::Zero(d), q);
+  if constexpr (kPerScale == 32) {
+    sink.Halves(codes, ScaledAlike{scale0});
+  } else {
+    sink.Halves(codes, scale0, scale1);
+  }
 }
 template <class Grid, class Index, class Sink>
 HWY_INLINE void PutOffset32(const Grid& grid, const Index* index,
@@ -551,7 +556,7 @@ HWY_INLINE void PutOffset16(const Grid& grid, const Index* index,
 #if HWY_TARGET > HWY_AVX3
 // 32 codes: four rows of 8 or eight of 4, with the signs or the offsets of row
 // `row` of the block, as two groups of 16.
-template <class Grid, class Index, class Sink>
+template <size_t kPerScale, class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned32(const Grid& grid, const Index* index,
                             const RowData& signs, size_t row, float scale0,
                             float scale1, Sink& sink) {
@@ -637,8 +642,8 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
 #endif
   EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
     const float* scales = scale + 32 / kPerScale * i;
-    PutSigned32(grid, index(i), signs, i, scales[0], scales[32 / kPerScale - 1],
-                sink);
+    PutSigned32<kPerScale>(grid, index(i), signs, i, scales[0],
+                           scales[32 / kPerScale - 1], sink);
   });
 }
 #if DEQUANT_HAS_VBMI

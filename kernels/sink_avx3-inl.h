@@ -183,6 +183,9 @@ class Sink {
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {
     Halves(Signed(codes(drow, size_t{0})), scale[0], scale[1]);
   }
+  HWY_INLINE void Halves(SignedRowCodes q, ScaledAlike value) {
+    PutRow(q, value, value);
+  }
   HWY_INLINE void Halves(SignedRowCodes q, float scale0, float scale1) {
     PutRow(q, Formula(scale0), Formula(scale1));
   }
