@@ -191,6 +191,16 @@ HWY_INLINE V HighNibbles(V v) {
   return Field<4, 4>(v);
 }
 
+#if DEQUANT_HAS_VBMI
+// 16 codes of 6 bits, less 32: of 4 lower bits and 2 upper ones.
+HWY_INLINE I8x16 SixBitCodes(U8x16 low, const uint8_t* low_bits, U8x16 high,
+                             const uint8_t* high_bits) {
+  const U8x16 upper = CenteredField<0, 2, 4>(BitsFrom(high, high_bits));
+  return hn::BitCast(
+      di8, hn::OrAnd(upper, BitsFrom(low, low_bits), hn::Set(du8, 15)));
+}
+#endif
+
 #if HWY_TARGET == HWY_AVX2
 // Where the nibbles of a row are, of 16 bytes in each block; and its bits, of
 // four bytes.

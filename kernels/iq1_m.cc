@@ -101,7 +101,7 @@ struct Unpack<IQ1_M> {
 #if HWY_TARGET <= HWY_AVX3
     if constexpr (kPacked<Sink>) {
       PackedRows rows;
-      PackRows(kPackedIq1m, h.row, rows);
+      PackRows(kPackedIq1, h.row, rows);
       PutPacked<Iq1Plus1, 16>(rows, h.delta, h.scale, sink);
       return;
     }

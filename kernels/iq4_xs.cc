@@ -70,10 +70,7 @@ struct Unpack<IQ4_XS> {
     const U8x16 low = hn::BitCast(du8, hn::Set(du32x4, Load32(b.scales_l)));
     const U8x16 high =
         hn::BitCast(du8, hn::Set(du32x4, uint32_t{Load16(b.scales_h)}));
-    const U8x16 bits =
-        hn::OrAnd(CenteredField<0, 2, 4>(BitsFrom(high, kHighBits)),
-                  BitsFrom(low, kLowBits), hn::Set(du8, 15));
-    Scales16(Signed(bits), d, h.scale);
+    Scales16(SixBitCodes(low, kLowBits, high, kHighBits), d, h.scale);
 #else
     constexpr uint32_t kNibbles = 0x0F0F0F0F;
     const uint32_t low = Load32(b.scales_l);

@@ -87,9 +87,7 @@ struct Unpack<Q3_K> {
     const hn::Repartition<uint32_t, decltype(du8)> du32x4;
     const U8x16 low = hn::BitCast(du8, hn::Set(du64, Load64(s)));
     const U8x16 high = hn::BitCast(du8, hn::Set(du32x4, Load32(s + 8)));
-    return hn::BitCast(
-        di8, hn::OrAnd(CenteredField<0, 2, 4>(BitsFrom(high, kHighBits)),
-                       BitsFrom(low, kLowBits), hn::Set(du8, 15)));
+    return SixBitCodes(low, kLowBits, high, kHighBits);
 #else
     const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
     constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;

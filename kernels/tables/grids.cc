@@ -592,9 +592,7 @@ constinit const Grid<uint64_t, 11> kGridIq1 =
     Expand<uint64_t>(kCodesIq1, {-8, 0, 8});
 constinit const Grid<uint16_t, 8> kPackedIq2xxs = std::to_array(kCodesIq2xxs);
 constinit const Grid<uint16_t, 9> kPackedIq2xs = std::to_array(kCodesIq2xs);
-constinit const Grid<uint16_t, 10> kPackedIq2s = std::to_array(kCodesIq2s);
-constinit const Grid<uint16_t, 11> kPackedIq1 = std::to_array(kCodesIq1);
-constinit const Grid<uint16_t, 12> kPackedIq1m = WithOpposites();
+constinit const Grid<uint16_t, 12> kPackedIq1 = WithOpposites();
 
 constinit const GridPairs<8> kPairsIq3xxs = Pairs<8>(kCodesIq3xxs);
 constinit const GridPairs<9> kPairsIq3s = Pairs<9>(kCodesIq3s);

@@ -25,10 +25,8 @@ extern const Grid<uint64_t, 11> kGridIq1;
 /// 25, 43, IQ1's for -8, 0, 8.
 extern const Grid<uint16_t, 8> kPackedIq2xxs;
 extern const Grid<uint16_t, 9> kPackedIq2xs;
-extern const Grid<uint16_t, 10> kPackedIq2s;
-extern const Grid<uint16_t, 11> kPackedIq1;
-/// Then, from 2048 on, the rows whose opposite it is.
-extern const Grid<uint16_t, 12> kPackedIq1m;
+/// From 2048 on, the opposite of each row.
+extern const Grid<uint16_t, 12> kPackedIq1;
 
 /// Rows of 4 as codes, for look-ups of bytes: [j][i] are those of the values 2
 /// j and 2 j + 1 of row i, 4 bits each.
