@@ -234,8 +234,9 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 }
 
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
-// kGroup bytes, then their high ones.
-template <size_t kGroup = 16, class D>
+// kGroup bytes, then their high ones. A row of
+// AVX-512 has kAbove above each.
+template <size_t kGroup = 16, uint8_t kAbove = 0, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);
   const hn::Repartition<uint64_t, D> du64;
@@ -254,9 +255,10 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
     alignas(32) static constexpr uint64_t kMatrix[4] = {
         kLow, kGroup == 8 ? kHigh : kLow, kGroup == 8 ? kLow : kHigh, kHigh};
     return hn::Vec<D>{_mm256_gf2p8affine_epi64_epi8(
-        twice.raw, hn::Load(du64, kMatrix).raw, 0)};
+        twice.raw, hn::Load(du64, kMatrix).raw, kAbove)};
 #endif
-    return LowNibbles(hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift))));
+    const auto q = hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift)));
+    return hn::Or(LowNibbles(q), hn::Set(d, kAbove));
   }
 #endif
   const hn::Vec<D> bytes = LoadCodes(d, p);
@@ -391,6 +393,28 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun, kBlended> d,
                      hn::Load(d, kPlaces.bit));
 }
 #endif
+
+// Codes of 5 bits of such a row, the top ones as CodeBits has them; less 16, if
+// they are centered.
+template <bool kCentered, class D>
+HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
+                              size_t i) {
+  using V =
+      hn::Vec<std::conditional_t<kCentered, hn::RebindToSigned<D>, D>>;
+  const auto top = CodeBits(d, bits + i / 8);
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(d) == 32) {
+    const auto q = NibblesOfRow<16, kCentered ? 0xF0 : 0>(d, nibbles, i);
+    return hn::BitCast(hn::DFromV<V>(),
+                       hn::MaskedAddOr(q, top, q, hn::Set(d, 16)));
+  }
+#endif
+  // Subtracting 16 is setting the upper four bits, where bit 4 is clear.
+  const auto above = kCentered ? hn::IfThenZeroElse(top, hn::Set(d, 0xF0))
+                               : hn::IfThenElseZero(top, hn::Set(d, 16));
+  return hn::BitCast(hn::DFromV<V>(),
+                     hn::Or(NibblesOfRow(d, nibbles, i), above));
+}
 
 // A scale in all lanes. Of AVX-512's broadcasts from memory, those of integers
 // are part of the load; those of floats take the port of shuffles on Zen 4.

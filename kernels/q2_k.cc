@@ -53,11 +53,12 @@ struct Unpack<Q2_K> {
   struct Header {
     float scale[16], offset[16];
   };
+  static constexpr bool kSubtracts = true;
 
-  HWY_INLINE static void Read(const Q2_K& b, float d, float dmin, Header& h) {
+  HWY_INLINE static void Read(const Q2_K& b, const float* scale, Header& h) {
     const Codes scales = LoadCodes(b.scales);
-    Scales16(LowNibbles(scales), d, h.scale);
-    Scales16(HighNibbles(scales), -dmin, h.offset);
+    Scales16(LowNibbles(scales), scale[0], h.scale);
+    Scales16(HighNibbles(scales), scale[1], h.offset);
   }
 
   template <class Sink>

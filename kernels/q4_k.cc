@@ -54,12 +54,11 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q4_K> {
-  struct Header {
-    float scale[8], offset[8];
-  };
+  using Header = HeaderK;
+  static constexpr bool kSubtracts = true;
 
-  HWY_INLINE static void Read(const Q4_K& b, float d, float dmin, Header& h) {
-    ScalesMinsK(b.scales, d, dmin, h.scale, h.offset);
+  HWY_INLINE static void Read(const Q4_K& b, const float* scale, Header& h) {
+    ScalesMinsK(b.scales, scale, h);
   }
 
   template <class Sink>
@@ -67,8 +66,8 @@ struct Unpack<Q4_K> {
     EachOf(kTimes<4>, [&](size_t pair) DEQUANT_LAMBDA {
       const size_t i = 2 * pair;
       const uint8_t* qs = b.qs + 16 * i;
-      sink.template Nibbles<0>(qs, Same(), h.scale[i], h.offset[i]);
-      sink.template Nibbles<4>(qs, Same(), h.scale[i + 1], h.offset[i + 1]);
+      sink.template Nibbles<0>(qs, Same(), h.scale(i), h.offset(i));
+      sink.template Nibbles<4>(qs, Same(), h.scale(i + 1), h.offset(i + 1));
     });
   }
 };

@@ -49,10 +49,7 @@ struct Unpack<Q5_0> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_0& b, float d, Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      // nibble - 16, which is setting the upper four bits, where bit 4 is clear
-      const auto minus16 =
-          hn::IfThenZeroElse(CodeBits(tag, b.qh + i / 8), hn::Set(tag, 0xF0));
-      return Signed(hn::Or(NibblesOfRow(tag, b.qs, i), minus16));
+      return FiveBitsOfRow<true>(tag, b.qs, b.qh, i);
     };
     sink.Row(codes, HalfScaled{d, b.d});
   }

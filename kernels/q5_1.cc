@@ -52,9 +52,7 @@ struct Unpack<Q5_1> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_1& b, float d, float m, Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      const auto plus16 =
-          hn::IfThenElseZero(CodeBits(tag, b.qh + i / 8), hn::Set(tag, 16));
-      return hn::Or(NibblesOfRow(tag, b.qs, i), plus16);
+      return FiveBitsOfRow<false>(tag, b.qs, b.qh, i);
     };
     sink.Row(codes, d, m);
   }

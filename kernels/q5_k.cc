@@ -57,12 +57,11 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_K> {
-  struct Header {
-    float scale[8], offset[8];
-  };
+  using Header = HeaderK;
+  static constexpr bool kSubtracts = true;
 
-  HWY_INLINE static void Read(const Q5_K& b, float d, float dmin, Header& h) {
-    ScalesMinsK(b.scales, d, dmin, h.scale, h.offset);
+  HWY_INLINE static void Read(const Q5_K& b, const float* scale, Header& h) {
+    ScalesMinsK(b.scales, scale, h);
   }
 
   template <class Sink>
@@ -86,8 +85,8 @@ struct Unpack<Q5_K> {
     const auto high = [&](auto tag, size_t i) DEQUANT_LAMBDA {
       return hn::Or(HighNibbles(qs(tag, i)), Field<r + 1, 1, 4>(qh(tag, i)));
     };
-    sink.Row(low, h.scale[r], h.offset[r]);
-    sink.Row(high, h.scale[r + 1], h.offset[r + 1]);
+    sink.Row(low, h.scale(r), h.offset(r));
+    sink.Row(high, h.scale(r + 1), h.offset(r + 1));
   }
 };
 

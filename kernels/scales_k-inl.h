@@ -2,6 +2,7 @@
 // each. The data sheet in q4_k.cc shows where their bits are.
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/unpack-inl.h"
 
@@ -33,20 +34,18 @@ namespace dequant {
 namespace HWY_NAMESPACE {
 
 #if DEQUANT_HAS_VBMI
-// The bits from which a scale or a minimum is made, in the order of kBytes: its
-// lower ones, and bits 4-5 of the last four.
+// The bits from which scales and minimums are made, in turn: the lower ones,
+// and bits 4-5 of the last four of each.
 struct BitsK {
-  alignas(16) uint8_t byte[16];
   alignas(16) uint8_t low[16];
   alignas(16) uint8_t high[16];
   alignas(16) uint8_t is_low[16];
   alignas(16) uint8_t is_high[16];
-  constexpr BitsK() : byte{}, low{}, high{}, is_low{}, is_high{} {
+  constexpr BitsK() : low{}, high{}, is_low{}, is_high{} {
     for (uint8_t i = 0; i < 16; ++i) {
-      const uint8_t j = i % 8, at = j % 4, is_minimum = i / 8;
-      byte[i] = j < 4 ? 4 * is_minimum + at : 8 + at;
-      low[i] = 8 * j + (j < 4 ? 0 : 4 * is_minimum);
-      high[i] = 8 * at + 2;
+      const uint8_t j = i / 2, at = j % 4, is_minimum = i % 2;
+      low[i] = 8 * at + (j < 4 ? 32 : 4) * is_minimum;
+      high[i] = 8 * at + 32 * is_minimum + 2;
       is_low[i] = j < 4 ? 63 : 15;
       is_high[i] = j < 4 ? 0 : 48;
     }
@@ -55,28 +54,35 @@ struct BitsK {
 inline constexpr BitsK kBitsK;
 #endif
 
-// scale[j] = d * scale j, offset[j] = -dmin * minimum j; all at once, on bytes
-// or on four 32-bit words.
-HWY_INLINE void ScalesMinsK(const uint8_t* s, float d, float dmin,
-                            float* HWY_RESTRICT scale,
-                            float* HWY_RESTRICT offset) {
+// Of eight rows.
+struct HeaderK {
+  float of[16];
+  // Where all are made at once, they are in turn.
+  static constexpr size_t kStep = DEQUANT_HAS_VBMI ? 2 : 1;
+  static constexpr size_t kOffsets = DEQUANT_HAS_VBMI ? 1 : 8;
+  HWY_INLINE float scale(size_t j) const { return of[kStep * j]; }
+  HWY_INLINE float offset(size_t j) const { return of[kOffsets + kStep * j]; }
+};
+
+// d[0] * scale j and d[1] * minimum j; all at once, on bytes or on four 32-bit
+// words.
+HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
 #if DEQUANT_HAS_VBMI
   // Four of the block's quants come along.
-  const U8x16 bytes =
-      hn::TableLookupBytes(Load16Bytes(s), Load16Bytes(kBitsK.byte));
+  const hn::Repartition<uint64_t, decltype(du8)> du64;
+  const U8x16 bytes = Load16Bytes(s);
+  const U8x16 first = hn::BitCast(du8, hn::Set(du64, Load64(s)));
   const U8x16 low =
       hn::And(BitsFrom(bytes, kBitsK.low), Load16Bytes(kBitsK.is_low));
   const U8x16 all =
-      hn::OrAnd(low, BitsFrom(bytes, kBitsK.high), Load16Bytes(kBitsK.is_high));
+      hn::OrAnd(low, BitsFrom(first, kBitsK.high), Load16Bytes(kBitsK.is_high));
   const hn::FixedTag<float, 16> df;
   const hn::RebindToSigned<decltype(df)> di;
   const auto value = hn::ConvertTo(df, hn::PromoteTo(di, all));
-  const auto both =
-      hn::IfThenElse(hn::FirstN(df, 8), Broadcast(df, d), Broadcast(df, -dmin));
-  const auto product = hn::Mul(value, both);
-  const hn::Half<decltype(df)> dhalf;
-  hn::StoreU(hn::LowerHalf(dhalf, product), dhalf, scale);
-  hn::StoreU(hn::UpperHalf(dhalf, product), dhalf, offset);
+  const hn::Repartition<int64_t, decltype(df)> di64;
+  int64_t both;
+  std::memcpy(&both, d, sizeof(both));
+  hn::StoreU(hn::Mul(value, hn::BitCast(df, hn::Set(di64, both))), df, h.of);
 #else
   const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
   const uint32_t codes[4] = {
@@ -89,9 +95,9 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, float d, float dmin,
   for (size_t i = 0; i < 8; i += hn::Lanes(df)) {
     const auto sc = hn::PromoteTo(di32, hn::LoadU(du8s, bytes + i));
     const auto mn = hn::PromoteTo(di32, hn::LoadU(du8s, bytes + 8 + i));
-    hn::StoreU(hn::Mul(hn::ConvertTo(df, sc), hn::Set(df, d)), df, scale + i);
-    hn::StoreU(hn::Mul(hn::ConvertTo(df, mn), hn::Set(df, -dmin)), df,
-               offset + i);
+    hn::StoreU(hn::Mul(hn::ConvertTo(df, sc), hn::Set(df, d[0])), df, h.of + i);
+    hn::StoreU(hn::Mul(hn::ConvertTo(df, mn), hn::Set(df, d[1])), df,
+               h.of + 8 + i);
   }
 #endif
 }

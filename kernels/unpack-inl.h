@@ -48,7 +48,11 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// where Read may be a template of the sink as well, if headers differ by it;
+// where Read may be a template of the sink as well, if headers differ by it, and
+// gets `const float* scale` of two or more;
+// and, if the second field is a scale of what is subtracted, which comes with
+// the other sign then, with
+//   static constexpr bool kSubtracts = true;
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   static bool Takes(const B& block);
@@ -81,9 +85,13 @@ constexpr size_t kBatch = 8;
 template <class B>
 using Scales = float[kBatch][HWY_MAX(std::size(B::kScales), size_t{1})];
 
+template <class B>
+constexpr bool kSubtracts = requires { Unpack<B>::kSubtracts; };
+
 // One field of one block. False if it is not finite.
-template <ScaleField kField, bool kFirst>
+template <class B, size_t kIndex>
 HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
+  constexpr ScaleField kField = B::kScales[kIndex];
   const uint8_t* p = block + kField.offset;
   if constexpr (kField.kind == ScaleField::kF32) {
     const uint32_t bits = Load32(p);
@@ -92,7 +100,8 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
-    *scale = Half(bits) * (kFirst ? kUnit : 1.0f);
+    constexpr float kFactor = kIndex == 0 ? kUnit : kSubtracts<B> ? -1.0f : 1.0f;
+    *scale = Half(bits) * kFactor;
     return IsFiniteF16(bits);
   }
 }
@@ -120,6 +129,7 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
       });
       // The exponent of NaN and Inf is all ones.
       carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
+      if constexpr (kSubtracts<B>) words[w] ^= 0x8000000080000000;
     });
 #if DEQUANT_NO_F16C
     const auto* bytes = reinterpret_cast<const uint8_t*>(words);
@@ -155,7 +165,7 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
   for (size_t i = 0; i < n; ++i) {
     [[maybe_unused]] const uint8_t* block = blocks + i * sizeof(B);
     ((finite &=
-      ReadScale<B::kScales[kIndex], kIndex == 0>(block, &scale[i][kIndex])),
+      ReadScale<B, kIndex>(block, &scale[i][kIndex])),
      ...);
   }
   return finite;
@@ -202,6 +212,8 @@ HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
       if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
         Unpack<B>::template Read<Sink>(block, scale[i][kIndex]...,
                                        ready.header[i]);
+      } else if constexpr (sizeof...(kIndex) > 1) {
+        Unpack<B>::Read(block, scale[i], ready.header[i]);
       } else {
         Unpack<B>::Read(block, scale[i][kIndex]..., ready.header[i]);
       }
