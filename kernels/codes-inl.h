@@ -234,9 +234,8 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 }
 
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
-// kGroup bytes, then their high ones. A row of
-// AVX-512 has kAbove above each.
-template <size_t kGroup = 16, uint8_t kAbove = 0, class D>
+// kGroup bytes, then their high ones; of a row of AVX-512, less 16 if so.
+template <size_t kGroup = 16, bool kMinus16 = false, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);
   const hn::Repartition<uint64_t, D> du64;
@@ -255,10 +254,10 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
     alignas(32) static constexpr uint64_t kMatrix[4] = {
         kLow, kGroup == 8 ? kHigh : kLow, kGroup == 8 ? kLow : kHigh, kHigh};
     return hn::Vec<D>{_mm256_gf2p8affine_epi64_epi8(
-        twice.raw, hn::Load(du64, kMatrix).raw, kAbove)};
+        twice.raw, hn::Load(du64, kMatrix).raw, kMinus16 ? 0xF0 : 0)};
 #endif
     const auto q = hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift)));
-    return hn::Or(LowNibbles(q), hn::Set(d, kAbove));
+    return kMinus16 ? hn::Or(q, hn::Set(d, 0xF0)) : LowNibbles(q);
   }
 #endif
   const hn::Vec<D> bytes = LoadCodes(d, p);
@@ -404,7 +403,7 @@ HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
   const auto top = CodeBits(d, bits + i / 8);
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {
-    const auto q = NibblesOfRow<16, kCentered ? 0xF0 : 0>(d, nibbles, i);
+    const auto q = NibblesOfRow<16, kCentered>(d, nibbles, i);
     return hn::BitCast(hn::DFromV<V>(),
                        hn::MaskedAddOr(q, top, q, hn::Set(d, 16)));
   }

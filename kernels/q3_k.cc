@@ -104,22 +104,23 @@ struct Unpack<Q3_K> {
                                      -1 / kUnit, 0,          1 / kUnit,
                                      2 / kUnit,  3 / kUnit};
     static constexpr uint8_t kInAll = 0;
-    template <class V>
-    HWY_INLINE auto operator()(V q) const {
-      return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 4)));
-    }
   };
 
   // Elements 32 kRow to 32 kRow + 31 of the super-block.
   template <int kRow, class Bytes, class Sink>
   HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
                              Sink& sink) {
-    constexpr int kFrom = Sink::kEightFrom;
+    constexpr int kFrom = kRow % 4 * 2;
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return hn::Or(Field<kRow % 4 * 2, 2, kFrom>(qs(tag, i)),
-                    Field<kRow, 1, kFrom + 2>(hmask(tag, i)));
+      if constexpr (Sink::kGroupTables) {
+        return hn::Or(Field<kFrom, 2, 1>(qs(tag, i)),
+                      Field<kRow, 1, 3>(hmask(tag, i)));
+      } else {
+        return Signed(hn::Or(Field<kFrom, 2>(qs(tag, i)),
+                             CenteredField<kRow, 1, 2>(hmask(tag, i))));
+      }
     };
-    sink.HalvesOfEight(codes, Minus4(), scale + 2 * kRow);
+    sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
   }
 };
 

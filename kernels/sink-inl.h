@@ -77,26 +77,24 @@ class Sink {
     PutRow(codes, Formula(scale[0]), Formula(scale[1]));
   }
 
-  // The same of codes below 8, from bit kEightFrom on, which stand for what
-  // `map` makes of them; LookedUpBytes are for these.
-  static constexpr int kEightFrom = kTables ? 1 : 0;
+  // The same of what Values has for codes below 8, which start at bit 1; or of
+  // codes that stand for themselves, where there are no kGroupTables.
+  // LookedUpBytes are for these.
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
-  template <class Fn, class Map>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
+  template <class Values, class Fn>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE
     if constexpr (kGroupTables) {
       const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
       const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-        PutFromTable(IndexOf<Map, 16>(q0, 0), low, high);
-        PutFromTable(IndexOf<Map, 16>(q1, 1), low, high);
+        PutFromTable(IndexOf<Values, 16>(q0, 0), low, high);
+        PutFromTable(IndexOf<Values, 16>(q1, 1), low, high);
       };
-      OfGroups<Map>(use, scale);
+      OfGroups<Values>(use, scale);
       return;
     }
 #endif
-    const auto mapped = [&](auto tag, size_t i)
-                            DEQUANT_LAMBDA { return map(codes(tag, i)); };
-    Halves(mapped, scale);
+    Halves(codes, scale);
   }
 
   // A row of nibbles in 16 bytes, the low ones first, which stand for what

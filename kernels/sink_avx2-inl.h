@@ -327,22 +327,21 @@ class Sink {
   // Whether groups with few values have a table of them, not of codes below 16;
   // and the bit of such a code below 8 that is its first in an index.
   static constexpr bool kGroupTables = sizeof(T) == 2;
-  static constexpr int kEightFrom = kGroupTables ? 1 : 0;
 
   HWY_INLINE static RowBytesInTurn<LookedUpRow> LookedUpBytes(
       const uint8_t* p) {
     return RowBytesInTurn<LookedUpRow>(p);
   }
-  template <class Fn, class Map>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
-    const Codes q = codes(LookedUpRow(), size_t{0});
+  template <class Values, class Fn>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
+    const auto q = codes(LookedUpRow(), size_t{0});
     if constexpr (kGroupTables) {
       const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-        PutFromTable(IndexOf<Map, 16>(q, 0), low, high);
+        PutFromTable(IndexOf<Values, 16>(q, 0), low, high);
       };
-      OfGroups<Map>(use, scale);
+      OfGroups<Values>(use, scale);
     } else {
-      PutRow(map(q), Formula(scale[0]), Formula(scale[1]));
+      PutRow(q, Formula(scale[0]), Formula(scale[1]));
     }
   }
 

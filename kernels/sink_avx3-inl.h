@@ -191,17 +191,15 @@ class Sink {
   }
 
   static constexpr bool kGroupTables = sizeof(T) == 2;
-  static constexpr int kEightFrom = kGroupTables ? 1 : 0;
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
-  template <class Fn, class Map>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, Map map, const float* scale) {
-    const RowCodes q = codes(drow, size_t{0});
+  template <class Values, class Fn>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
     if constexpr (kGroupTables) {
-      const Floats values = Lanes<Map, 0>(scale);
+      const Floats values = Lanes<Values, 0>(scale);
       const auto table = hn::ResizeBitCast(du16, Narrow<T>(df, values));
-      PutFromTable(IndexOf<Map, 16>(q, 0), table);
+      PutFromTable(IndexOf<Values, 16>(codes(drow, size_t{0}), 0), table);
     } else {
-      Halves(map(q), scale[0], scale[1]);
+      Halves(codes, scale);
     }
   }
   // use(table): 32 values.
@@ -334,6 +332,34 @@ class Sink {
     }
   }
 
+  // A row of bytes, of which those below 256/3 stand for -1, the next for 0, and
+  // those from 512/3 on for 1.
+  HWY_INLINE void Thirds(float scale, RowCodes v) {
+    const auto from1 = hn::Ge(v, hn::Set(drow, 86)).raw;
+    const auto from2 = hn::Ge(v, hn::Set(drow, 171)).raw;
+    if constexpr (sizeof(T) == 4) {
+      PutThirds(scale, from1, from2);
+      PutThirds(scale, from1 >> 16, from2 >> 16);
+    } else {
+      const auto one = Narrow<T>(df, Broadcast(df, scale));
+      const U16x32 plus = hn::Combine(du16, one, one);
+      const U16x32 sign = hn::Set(du16, 0x8000);
+      const hn::Mask<decltype(du16)> m1{from1}, m2{from2};
+      const U16x32 low =
+          hn::IfThenElse(m1, hn::And(plus, sign), hn::Xor(plus, sign));
+      StoreRow(hn::IfThenElse(m2, plus, low));
+    }
+  }
+  HWY_INLINE void Thirds(float scale, Codes v0, Codes v1) {
+    if constexpr (sizeof(T) == 4) {
+      const Codes one = hn::Set(dcodes, 86), two = hn::Set(dcodes, 171);
+      PutThirds(scale, hn::Ge(v0, one).raw, hn::Ge(v0, two).raw);
+      PutThirds(scale, hn::Ge(v1, one).raw, hn::Ge(v1, two).raw);
+    } else {
+      Thirds(scale, hn::Combine(drow, v1, v0));
+    }
+  }
+
   // Half a row of F32, of codes as above that stand for `four`, in every four
   // lanes; and with signs.
   template <class Value>
@@ -395,6 +421,17 @@ class Sink {
   }
 
  private:
+  // Half a row of F32: 1 by the lower 16 bits of one mask, else 0 by another.
+  template <class M>
+  HWY_INLINE void PutThirds(float scale, M from1, M from2) {
+    const Floats plus = Broadcast(df, scale);
+    const hn::Mask<decltype(df)> m1{static_cast<__mmask16>(from1)};
+    const hn::Mask<decltype(df)> m2{static_cast<__mmask16>(from2)};
+    const Floats low =
+        hn::IfThenElse(m1, hn::Mul(plus, hn::Zero(df)), hn::Neg(plus));
+    StoreFloats(hn::IfThenElse(m2, plus, low));
+  }
+
   template <class V>
   HWY_INLINE static Floats FloatsOf(V q) {
     const hn::RebindToSigned<decltype(df)> di;

@@ -72,7 +72,11 @@ struct Unpack<TQ1_0> {
   // The kCount uppermost digits of 32 bytes, in one vector or two.
   template <int kCount, class Sink, class... V>
   HWY_INLINE static void Digits(float d, Sink& sink, V... v) {
-    sink.template TwoBitsOfMany<6>(Minus1(), d, Digit(v)...);
+    if constexpr (requires { sink.Thirds(d, v...); }) {
+      sink.Thirds(d, v...);
+    } else {
+      sink.template TwoBitsOfMany<6>(Minus1(), d, Digit(v)...);
+    }
     if constexpr (kCount > 1) Digits<kCount - 1>(d, sink, Next(v)...);
   }
 
@@ -91,18 +95,15 @@ struct Unpack<TQ1_0> {
   }
 
   // The four bytes of qh, then those with the next digits 1, 2 and 3 on top.
-  // Not through memory: a load from several stores would wait for all stores
-  // before.
   HWY_INLINE static Codes LoadTail(const uint8_t* qh) {
     const hn::Repartition<uint32_t, decltype(dcodes)> du32;
-    const uint32_t w0 = Load32(qh), w1 = NextWord(w0), w2 = NextWord(w1);
-    return hn::BitCast(dcodes,
-                       hn::Dup128VecFromValues(du32, w0, w1, w2, NextWord(w2)));
-  }
-  // Four bytes times 3.
-  HWY_INLINE static uint32_t NextWord(uint32_t w) {
-    constexpr uint32_t kEven = 0x00FF00FF;
-    return ((w & kEven) * 3 & kEven) | ((w >> 8 & kEven) * 3 & kEven) << 8;
+    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
+    const Codes v0 = hn::BitCast(dcodes, hn::Set(du32, Load32(qh)));
+    const Codes v01 = hn::BitCast(
+        dcodes, hn::OddEven(hn::BitCast(du32, Next(v0)), hn::BitCast(du32, v0)));
+    const Codes v23 = Next(Next(v01));
+    return hn::BitCast(dcodes, hn::OddEven(hn::BitCast(du64, v23),
+                                           hn::BitCast(du64, v01)));
   }
 };
 
