@@ -52,6 +52,19 @@ struct PackedLanes {
 template <int kBits>
 inline constexpr PackedLanes<kBits> kPackedLanes;
 
+// Which code of a row is the lowest byte of each 32-bit lane.
+template <bool kUpper>
+struct WidenedHalf {
+  alignas(64) uint8_t byte[64];
+  constexpr WidenedHalf() : byte{} {
+    for (int i = 0; i < 16; ++i) {
+      byte[4 * i] = static_cast<uint8_t>(16 * kUpper + i);
+    }
+  }
+};
+template <bool kUpper>
+inline constexpr WidenedHalf<kUpper> kWidenedHalf;
+
 // The values of four codes for each of eight groups, or of eight for each of
 // four, as the lanes of the two vectors that make a table. An index is the
 // group in bits 0 to 2 and the code above them; or the group in bits 0 and 4
@@ -166,7 +179,7 @@ class Sink {
         PutFromTwo<kIsSigned>(bits, Narrow<T>(df, lower), Narrow<T>(df, upper));
       }
     } else {
-      PutRow(Signed(q), value, value);
+      PutRow(q, value, value);
     }
   }
   template <class... F>
@@ -447,15 +460,33 @@ class Sink {
     return Floats{_mm512_permutevar_ps(values.raw, index.raw)};
   }
 
-  template <class Value0, class Value1>
-  HWY_INLINE void PutRow(SignedRowCodes q, Value0 value0, Value1 value1) {
+  // The lower or the upper 16 codes of a row.
+  template <bool kUpper>
+  HWY_INLINE static Floats HalfOfRow(SignedRowCodes q) {
+    return FloatsOf(kUpper ? hn::UpperHalf(di8, q) : hn::LowerHalf(di8, q));
+  }
+  template <bool kUpper>
+  HWY_INLINE static Floats HalfOfRow(RowCodes q) {
+#if DEQUANT_HAS_VBMI
+    // One instruction takes them out and widens them.
+    const hn::RebindToSigned<decltype(df)> di;
+    const auto index = hn::Load(dbytes, kWidenedHalf<kUpper>.byte);
+    return hn::ConvertTo(
+        df, hn::Vec<decltype(di)>{_mm512_maskz_permutexvar_epi8(
+                0x1111111111111111, index.raw, _mm512_castsi256_si512(q.raw))});
+#else
+    return HalfOfRow<kUpper>(Signed(q));
+#endif
+  }
+
+  template <class V, class Value0, class Value1>
+  HWY_INLINE void PutRow(V q, Value0 value0, Value1 value1) {
     if constexpr (kByHalf<T, Value0>) {
       const hn::FixedTag<hwy::float16_t, 32> dh;
       const auto wide = hn::PromoteTo(hn::RebindToSigned<decltype(dh)>(), q);
       StoreRow(value0.OfCodes(dh, wide));
     } else {
-      PutFloats(FloatsOf(hn::LowerHalf(di8, q)),
-                FloatsOf(hn::UpperHalf(di8, q)), value0, value1);
+      PutFloats(HalfOfRow<false>(q), HalfOfRow<true>(q), value0, value1);
     }
   }
   template <class Value0, class Value1>
