@@ -71,9 +71,15 @@ struct Unpack<NVFP4> {
         return NibblesOfRow<8>(tag, b.qs + 16 * row, i);
       };
       if constexpr (Sink::kKnownValues) {
-        const auto& values = kScaledFp4<NVFP4, typename Sink::Known>;
-        sink.Halves(codes, values.of[b.d[2 * row]],
-                    values.of[b.d[2 * row + 1]]);
+        const auto& values = kScaledFp4<NVFP4, typename Sink::Known>.of;
+        const auto& values0 = values[b.d[2 * row]];
+        const auto& values1 = values[b.d[2 * row + 1]];
+        if constexpr (requires { sink.NibbleGroup(b.qs, values0); }) {
+          sink.NibbleGroup(b.qs + 16 * row, values0);
+          sink.NibbleGroup(b.qs + 16 * row + 8, values1);
+        } else {
+          sink.Halves(codes, values0, values1);
+        }
       } else {
         const auto mapped = [&](auto tag, size_t i) DEQUANT_LAMBDA {
           return ValuesOf(kValuesFp4, codes(tag, i));

@@ -65,6 +65,17 @@ struct WidenedHalf {
 template <bool kUpper>
 inline constexpr WidenedHalf<kUpper> kWidenedHalf;
 
+// The bit from which each of 16 nibbles starts in eight bytes.
+template <typename Lane>
+struct NibbleLanes {
+  alignas(64) Lane from[16];
+  constexpr NibbleLanes() : from{} {
+    for (Lane i = 0; i < 16; ++i) from[i] = i % 8 * 8 + i / 8 * 4;
+  }
+};
+template <typename Lane>
+inline constexpr NibbleLanes<Lane> kNibbleLanes;
+
 // The values of four codes for each of eight groups, or of eight for each of
 // four, as the lanes of the two vectors that make a table. An index is the
 // group in bits 0 to 2 and the code above them; or the group in bits 0 and 4
@@ -291,6 +302,28 @@ class Sink {
                    hn::ConcatLowerLower(du16, table1, table0));
     }
   }
+
+#if DEQUANT_HAS_VBMI
+  // 16 nibbles in eight bytes, the low ones first.
+  HWY_INLINE void NibbleGroup(const uint8_t* p, const Known& values) {
+    using Lane = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
+    const hn::FixedTag<Lane, 16> d;
+    const hn::Repartition<uint64_t, decltype(d)> du64;
+    // A look-up sees four bits of a lane.
+    const auto from = hn::Load(d, kNibbleLanes<Lane>.from).raw;
+    const auto all = hn::Set(du64, Load64(p)).raw;
+    if constexpr (sizeof(T) == 4) {
+      const __m512i index = _mm512_multishift_epi64_epi8(from, all);
+      StoreFloats(Floats{_mm512_permutexvar_ps(index, LoadTable(values).raw)});
+    } else {
+      const __m256i index = _mm256_multishift_epi64_epi8(from, all);
+      const auto table = hn::Load(d, values.word);
+      const hn::Vec<decltype(d)> v{_mm256_permutexvar_epi16(index, table.raw)};
+      hn::StoreU(v, d, reinterpret_cast<uint16_t*>(to_));
+      to_ += 32;
+    }
+  }
+#endif
 
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
