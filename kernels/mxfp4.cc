@@ -56,8 +56,12 @@ struct Unpack<MXFP4> {
     float scale;
   };
 
-  // Smaller scales give subnormals; some, times kUnit, would be 0.
-  HWY_INLINE static bool Takes(const MXFP4& b) { return b.e >= 3; }
+  // Smaller scales give subnormals; some, times kUnit, would be 0. (A block of
+  // zeros has the smallest.)
+  template <class Sink>
+  HWY_INLINE static bool Takes(const MXFP4& b) {
+    return Sink::kKnownValues || b.e >= 3;
+  }
 
   template <class Sink>
   HWY_INLINE static void Read(const MXFP4& b, Header& h) {

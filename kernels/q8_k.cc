@@ -43,6 +43,7 @@ template <>
 struct Unpack<Q8_K> {
   // Smaller scales, some times kUnit, would lose bits; values from 2^111 on are
   // too large for a sink that rounds BF16.
+  template <class Sink>
   HWY_INLINE static bool Takes(const Q8_K& b) {
     const uint32_t bits = Load32(b.d) & 0x7FFFFFFF;
     return bits == 0 || (bits >= 25u << 23 && bits < 231u << 23);

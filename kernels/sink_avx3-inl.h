@@ -275,7 +275,7 @@ class Sink {
 
   static constexpr bool kKnownValues = true;
   using Known = std::conditional_t<
-      sizeof(T) == 4, ValueFloats,
+      sizeof(T) == 4, ValueScale,
       ValueWords<std::conditional_t<kIsBf16, hwy::bfloat16_t, T>>>;
   HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
     const auto table = LoadTable(values);
@@ -625,7 +625,9 @@ class Sink {
   }
   HWY_INLINE static auto LoadTable(const Known& values) {
     if constexpr (sizeof(T) == 4) {
-      return hn::Load(df, values.value);
+      // Less to read than 16 floats of each scale, which fill half of L1.
+      return hn::Mul(FloatsOf(LoadCodes(kValuesFp4)),
+                     Broadcast(df, values.scale));
     } else {
       const hn::Half<decltype(du16)> dhalf;
       return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));

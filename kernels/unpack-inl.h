@@ -55,6 +55,7 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kSubtracts = true;
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
+//   template <class Sink>
 //   static bool Takes(const B& block);
 // or, for plain types, with
 //   template <typename T> static void All(const uint8_t* src, size_t n,
@@ -199,9 +200,9 @@ template <class B, class Sink, class N, size_t... kIndex>
 HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
                           std::index_sequence<kIndex...>) {
   bool ok = true;
-  if constexpr (requires { &Unpack<B>::Takes; }) {
+  if constexpr (requires { &Unpack<B>::template Takes<Sink>; }) {
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      ok = Unpack<B>::Takes(BlockAt<B>(blocks, i)) && ok;
+      ok = Unpack<B>::template Takes<Sink>(BlockAt<B>(blocks, i)) && ok;
     });
   }
   if constexpr (requires { ready.header; }) {

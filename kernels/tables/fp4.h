@@ -33,10 +33,14 @@ struct ValueWords {
   alignas(32) uint16_t word[16];
   constexpr void Set(size_t i, float value) { word[i] = BitsAs<T>(value); }
 };
-struct ValueFloats {
-  alignas(64) float value[16];
-  constexpr void Set(size_t i, float f) { value[i] = f; }
+/// Only the scale of them, which is the value of code 1.
+struct ValueScale {
+  float scale;
+  constexpr void Set(size_t i, float f) {
+    if (i == 1) scale = f;
+  }
 };
+static_assert(kValuesFp4[1] == 1);
 
 /// kValuesFp4 times each scale of format B, B::Scale(0) to B::Scale(255).
 template <class B, class Values>
