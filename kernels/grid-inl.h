@@ -647,11 +647,19 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
   });
 }
 #if DEQUANT_HAS_VBMI
+// Of rows that were found as codes, as bits 1 to 3, where there are tables.
 template <class Bytes, size_t kPerScale, class Sink>
 HWY_INLINE void PutSigned(const FoundRows& rows, const RowData& signs,
                           const float* scale, Sink& sink) {
   const auto row = [&](size_t i) DEQUANT_LAMBDA { return rows.of + 32 * i; };
-  PutSigned<Bytes, kPerScale>(rows, row, signs, scale, sink);
+  if constexpr (Sink::kGroupTables) {
+    const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
+      put(LoadRows(rows, row(i)), SignsOf(signs, i));
+    };
+    PutFromTables<Bytes, kPerScale>(scale, sink, of);
+  } else {
+    PutSigned<Bytes, kPerScale>(rows, row, signs, scale, sink);
+  }
 }
 #endif
 #if HWY_TARGET <= HWY_AVX3

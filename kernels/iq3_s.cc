@@ -63,12 +63,14 @@ struct Unpack<IQ3_S> {
 #endif
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
     OddScales(Nibbles(scales), d, h.scale);
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
-      return BitsOf<FieldMatrix(kFrom, 3, 1, 3), 1>(q);  // 2 code + 1
+      // 2 code, or 2 code + 1
+      return BitsOf<FieldMatrix(kFrom, 3, 1, 3), !Sink::kGroupTables>(q);
     };
     FindRows(kPairsIq3s, b.qs, b.qh, value, h.rows);
 #else

@@ -59,6 +59,7 @@ struct Unpack<IQ3_XXS> {
 #endif
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
@@ -69,9 +70,13 @@ struct Unpack<IQ3_XXS> {
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       alignas(16) static constexpr uint8_t kValues[16] = {4,  12, 20, 28,
                                                           36, 44, 52, 62};
-      const hn::DFromV<decltype(q)> d;
-      return hn::TableLookupBytes(hn::LoadDup128(d, kValues),
-                                  Field<kFrom, 4>(q));
+      if constexpr (Sink::kGroupTables) {
+        return Field<kFrom, 3, 1>(q);
+      } else {
+        const hn::DFromV<decltype(q)> d;
+        return hn::TableLookupBytes(hn::LoadDup128(d, kValues),
+                                    Field<kFrom, 4>(q));
+      }
     };
     FindRows(kPairsIq3xxs, b.qs, nullptr, value, h.rows);
 #endif
