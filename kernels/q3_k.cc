@@ -89,12 +89,17 @@ struct Unpack<Q3_K> {
     const U8x16 high = hn::BitCast(du8, hn::Set(du32x4, Load32(s + 8)));
     return SixBitCodes(low, kLowBits, high, kHighBits);
 #else
-    const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
-    constexpr uint32_t kLow = 0x0F0F0F0F, kHigh = 0x30303030;
     const hn::Repartition<uint32_t, decltype(di8)> du32;
-    const auto codes = hn::Dup128VecFromValues(
-        du32, (w0 & kLow) | (w2 << 4 & kHigh), (w1 & kLow) | (w2 << 2 & kHigh),
-        (w0 >> 4 & kLow) | (w2 & kHigh), (w1 >> 4 & kLow) | (w2 >> 2 & kHigh));
+    const hn::Repartition<uint64_t, decltype(di8)> du64;
+    alignas(16) static constexpr uint32_t kLowFrom[4] = {0, 0, 4, 4};
+    alignas(16) static constexpr uint32_t kHighFrom[4] = {0, 2, 4, 6};
+    const auto low = hn::Shr(hn::BitCast(du32, hn::Set(du64, Load64(s))),
+                             hn::Load(du32, kLowFrom));
+    const auto high =
+        hn::Shr(hn::Set(du32, Load32(s + 8)), hn::Load(du32, kHighFrom));
+    const auto codes =
+        hn::Or(hn::And(low, hn::Set(du32, 0x0F0F0F0F)),
+               hn::ShiftLeft<4>(hn::And(high, hn::Set(du32, 0x03030303))));
     return hn::Sub(hn::BitCast(di8, codes), hn::Set(di8, 32));
 #endif
   }
