@@ -398,8 +398,7 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun, kBlended> d,
 template <bool kCentered, class D>
 HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
                               size_t i) {
-  using V =
-      hn::Vec<std::conditional_t<kCentered, hn::RebindToSigned<D>, D>>;
+  using V = hn::Vec<std::conditional_t<kCentered, hn::RebindToSigned<D>, D>>;
   const auto top = CodeBits(d, bits + i / 8);
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {

@@ -378,8 +378,8 @@ class Sink {
     }
   }
 
-  // A row of bytes, of which those below 256/3 stand for -1, the next for 0, and
-  // those from 512/3 on for 1.
+  // A row of bytes, of which those below 256/3 stand for -1, the next for 0,
+  // and those from 512/3 on for 1.
   HWY_INLINE void Thirds(float scale, RowCodes v) {
     const auto from1 = hn::Ge(v, hn::Set(drow, 86)).raw;
     const auto from2 = hn::Ge(v, hn::Set(drow, 171)).raw;

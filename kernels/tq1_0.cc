@@ -100,10 +100,11 @@ struct Unpack<TQ1_0> {
     const hn::Repartition<uint64_t, decltype(dcodes)> du64;
     const Codes v0 = hn::BitCast(dcodes, hn::Set(du32, Load32(qh)));
     const Codes v01 = hn::BitCast(
-        dcodes, hn::OddEven(hn::BitCast(du32, Next(v0)), hn::BitCast(du32, v0)));
+        dcodes,
+        hn::OddEven(hn::BitCast(du32, Next(v0)), hn::BitCast(du32, v0)));
     const Codes v23 = Next(Next(v01));
-    return hn::BitCast(dcodes, hn::OddEven(hn::BitCast(du64, v23),
-                                           hn::BitCast(du64, v01)));
+    return hn::BitCast(
+        dcodes, hn::OddEven(hn::BitCast(du64, v23), hn::BitCast(du64, v01)));
   }
 };
 

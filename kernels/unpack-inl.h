@@ -48,10 +48,9 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
-// where Read may be a template of the sink as well, if headers differ by it, and
-// gets `const float* scale` of two or more;
-// and, if the second field is a scale of what is subtracted, which comes with
-// the other sign then, with
+// where Read may be a template of the sink as well, if headers differ by it,
+// and gets `const float* scale` of two or more; and, if the second field is a
+// scale of what is subtracted, which comes with the other sign then, with
 //   static constexpr bool kSubtracts = true;
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
@@ -87,7 +86,9 @@ template <class B>
 using Scales = float[kBatch][HWY_MAX(std::size(B::kScales), size_t{1})];
 
 template <class B>
-constexpr bool kSubtracts = requires { Unpack<B>::kSubtracts; };
+constexpr bool kSubtracts = requires {
+  Unpack<B>::kSubtracts;
+};
 
 // One field of one block. False if it is not finite.
 template <class B, size_t kIndex>
@@ -101,7 +102,9 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
-    constexpr float kFactor = kIndex == 0 ? kUnit : kSubtracts<B> ? -1.0f : 1.0f;
+    constexpr float kFactor = kIndex == 0     ? kUnit
+                              : kSubtracts<B> ? -1.0f
+                                              : 1.0f;
     *scale = Half(bits) * kFactor;
     return IsFiniteF16(bits);
   }
@@ -165,9 +168,7 @@ HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
     [[maybe_unused]] const uint8_t* block = blocks + i * sizeof(B);
-    ((finite &=
-      ReadScale<B, kIndex>(block, &scale[i][kIndex])),
-     ...);
+    ((finite &= ReadScale<B, kIndex>(block, &scale[i][kIndex])), ...);
   }
   return finite;
 }
