@@ -138,6 +138,19 @@ HWY_INLINE RowLanes IndexOf(RowLanes codes, size_t row_of_table) {
   return hn::OrAnd(hn::Load(d, of[row_of_table]), codes, hn::Set(d, 3 << 3));
 }
 
+// GCC would load it into another register first, which takes three operations.
+HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
+#if HWY_COMPILER_MSVC
+  return static_cast<__mmask16>(Load16(p));
+#else
+  __mmask16 m;
+  asm("kmovw %1, %0"
+      : "=k"(m)
+      : "m"(*reinterpret_cast<const uint8_t(*)[2]>(p)));
+  return m;
+#endif
+}
+
 template <typename T>
 class Sink {
   static constexpr bool kIsBf16 =
@@ -417,8 +430,7 @@ class Sink {
                              const uint8_t* minus) {
     const Floats v = OfPacked(p, four, value);
     const __m512i bits = hn::BitCast(du32, v).raw;
-    const __mmask16 m =
-        _load_mask16(reinterpret_cast<__mmask16*>(const_cast<uint8_t*>(minus)));
+    const __mmask16 m = LoadMask16(minus);
     const U32x16 sign = hn::Set(du32, 1u << 31);
     StoreFloats(hn::BitCast(
         df, U32x16{_mm512_mask_xor_epi32(bits, m, bits, sign.raw)}));
