@@ -655,10 +655,11 @@ class Sink {
       if constexpr (std::size(Values::kOf) == 4) {
         return Floats{_mm512_broadcast_f32x8(_mm256_loadu_ps(of))};
       } else {
-        const hn::Repartition<double, decltype(df)> df64;
-        double two;
+        // As an integer: see Broadcast.
+        const hn::Repartition<int64_t, decltype(df)> di64;
+        int64_t two;
         std::memcpy(&two, of + 2 * kVector, sizeof(two));
-        return hn::BitCast(df, hn::Set(df64, two));
+        return hn::BitCast(df, hn::Set(di64, two));
       }
     };
     const Floats value = hn::Load(df, kTableLanes<Values>.of[kVector]);
