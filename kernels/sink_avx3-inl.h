@@ -352,10 +352,10 @@ class Sink {
     } else {
       const auto use = [&](U16x32 table) DEQUANT_LAMBDA {
         const U16x32 bytes = hn::PromoteTo(du16, LoadCodes(drow, p));
-        PutOfGroups<0>(hn::ShiftLeft<3>(bytes), table);
-        PutOfGroups<1>(hn::ShiftLeft<1>(bytes), table);
-        PutOfGroups<2>(hn::ShiftRight<1>(bytes), table);
-        PutOfGroups<3>(hn::ShiftRight<3>(bytes), table);
+        PutOfGroups<0>(bytes, table);
+        PutOfGroups<1>(bytes, table);
+        PutOfGroups<2>(bytes, table);
+        PutOfGroups<3>(bytes, table);
       };
       OfGroups<TwoBitCodes>(use, scale, offset);
     }
@@ -546,11 +546,12 @@ class Sink {
   HWY_INLINE static Floats FourValues(Map map, Value value) {
     return value(df, FloatsOf(map(LoadCodes(kFour))));
   }
-  // A row whose codes are in bits 3 and 4.
+  // The row whose codes are from bit 2 kRow on.
   template <int kRow>
-  HWY_INLINE void PutOfGroups(U16x32 codes, U16x32 table) {
+  HWY_INLINE void PutOfGroups(U16x32 bytes, U16x32 table) {
     const auto groups = hn::Load(du16, kGroupsOfRows<8, 16, uint16_t>.of[kRow]);
-    StoreRow(LookedUp(hn::OrAnd(groups, codes, hn::Set(du16, 3 << 3)), table));
+    const auto codes = Field<2 * kRow, 2, 3>(hn::BitCast(dbytes, bytes));
+    StoreRow(LookedUp(hn::Or(groups, hn::BitCast(du16, codes)), table));
   }
   template <int kFrom>
   HWY_INLINE void PutTwoBits(Codes bytes0, Codes bytes1, Floats four0,
