@@ -600,17 +600,12 @@ class Sink {
   template <int kFrom>
   HWY_INLINE void PutOf16(Codes bytes, U16x32 table) {
     const hn::Half<decltype(du16)> dhalf;
-    const auto wide = hn::PromoteTo(dhalf, bytes);
-#if DEQUANT_HAS_VBMI
-    // On Zen 4 not by a pipe that widening or looking up takes.
     const hn::Repartition<uint8_t, decltype(dhalf)> d8;
-    auto index = wide;
+    auto index = hn::PromoteTo(dhalf, bytes);
     if constexpr (kFrom != 0) {
-      index = hn::BitCast(dhalf, Field<kFrom, 4>(hn::BitCast(d8, wide)));
+      // Zen 4 does not need a pipe for that which widens or looks up.
+      index = hn::BitCast(dhalf, Field<kFrom, 4>(hn::BitCast(d8, index)));
     }
-#else
-    const auto index = hn::ShiftRight<kFrom>(wide);
-#endif
     const hn::Vec<decltype(dhalf)> v{
         _mm256_permutexvar_epi16(index.raw, hn::LowerHalf(dhalf, table).raw)};
     hn::StoreU(v, dhalf, reinterpret_cast<uint16_t*>(to_));
