@@ -234,10 +234,13 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 }
 
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
-// kGroup bytes, then their high ones; of a row of AVX-512, less 16 if so.
+// kGroup bytes, then their high ones; less 16, if so, which only a row of
+// AVX-512 has for nothing.
 template <size_t kGroup = 16, bool kMinus16 = false, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);
+  static_assert(!kMinus16 ||
+                (HWY_TARGET <= HWY_AVX3 && hn::MaxLanes(D()) == 32));
   const hn::Repartition<uint64_t, D> du64;
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {

@@ -394,26 +394,24 @@ class Sink {
   // A row of bytes, of which those below 256/3 stand for -1, the next for 0,
   // and those from 512/3 on for 1.
   HWY_INLINE void Thirds(float scale, RowCodes v) {
-    const auto from1 = hn::Ge(v, hn::Set(drow, 86)).raw;
-    const auto from2 = hn::Ge(v, hn::Set(drow, 171)).raw;
+    const auto from0 = From(v, kFrom0), from1 = From(v, kFrom1);
     if constexpr (sizeof(T) == 4) {
-      PutThirds(scale, from1, from2);
-      PutThirds(scale, from1 >> 16, from2 >> 16);
+      PutThirds(scale, from0, from1);
+      PutThirds(scale, from0 >> 16, from1 >> 16);
     } else {
       const auto one = Narrow<T>(df, Broadcast(df, scale));
       const U16x32 plus = hn::Combine(du16, one, one);
       const U16x32 sign = hn::Set(du16, 0x8000);
-      const hn::Mask<decltype(du16)> m1{from1}, m2{from2};
+      const hn::Mask<decltype(du16)> m0{from0}, m1{from1};
       const U16x32 low =
-          hn::IfThenElse(m1, hn::And(plus, sign), hn::Xor(plus, sign));
-      StoreRow(hn::IfThenElse(m2, plus, low));
+          hn::IfThenElse(m0, hn::And(plus, sign), hn::Xor(plus, sign));
+      StoreRow(hn::IfThenElse(m1, plus, low));
     }
   }
   HWY_INLINE void Thirds(float scale, Codes v0, Codes v1) {
     if constexpr (sizeof(T) == 4) {
-      const Codes one = hn::Set(dcodes, 86), two = hn::Set(dcodes, 171);
-      PutThirds(scale, hn::Ge(v0, one).raw, hn::Ge(v0, two).raw);
-      PutThirds(scale, hn::Ge(v1, one).raw, hn::Ge(v1, two).raw);
+      PutThirds(scale, From(v0, kFrom0), From(v0, kFrom1));
+      PutThirds(scale, From(v1, kFrom0), From(v1, kFrom1));
     } else {
       Thirds(scale, hn::Combine(drow, v1, v0));
     }
@@ -479,15 +477,22 @@ class Sink {
   }
 
  private:
-  // Half a row of F32: 1 by the lower 16 bits of one mask, else 0 by another.
+  // The first bytes of thirds that stand for 0 and for 1; a bit for each byte
+  // from there on.
+  static constexpr uint8_t kFrom0 = 86, kFrom1 = 171;
+  template <class V>
+  HWY_INLINE static auto From(V v, uint8_t first) {
+    return hn::Ge(v, hn::Set(hn::DFromV<V>(), first)).raw;
+  }
+  // Half a row of F32, by the lower 16 of these bits.
   template <class M>
-  HWY_INLINE void PutThirds(float scale, M from1, M from2) {
+  HWY_INLINE void PutThirds(float scale, M from0, M from1) {
     const Floats plus = Broadcast(df, scale);
+    const hn::Mask<decltype(df)> m0{static_cast<__mmask16>(from0)};
     const hn::Mask<decltype(df)> m1{static_cast<__mmask16>(from1)};
-    const hn::Mask<decltype(df)> m2{static_cast<__mmask16>(from2)};
     const Floats low =
-        hn::IfThenElse(m1, hn::Mul(plus, hn::Zero(df)), hn::Neg(plus));
-    StoreFloats(hn::IfThenElse(m2, plus, low));
+        hn::IfThenElse(m0, hn::Mul(plus, hn::Zero(df)), hn::Neg(plus));
+    StoreFloats(hn::IfThenElse(m1, plus, low));
   }
 
   template <class V>

@@ -198,23 +198,28 @@ TEST(Dequantize, LargeOutputsHaveTheSameBits) {
                            want.data() + size * at, static_cast<int64_t>(n), 1),
                 Status::kOk);
     }
+    const auto check = [&](size_t offset, int threads) {
+      std::vector<uint8_t> got(want.size() + 128, 0xA5);
+      ASSERT_EQ(Dequantize(type.id, src.data(), out, got.data() + 64 - offset,
+                           static_cast<int64_t>(elements), threads),
+                Status::kOk);
+      EXPECT_TRUE(std::equal(want.begin(), want.end(),
+                             got.begin() + 64 - static_cast<long>(offset)))
+          << Name(out) << ", " << offset << " bytes off, " << threads
+          << " threads, " << Target();
+      const auto is_free = [](uint8_t b) { return b == 0xA5; };
+      EXPECT_TRUE(std::all_of(
+          got.begin(), got.begin() + 64 - static_cast<long>(offset), is_free));
+      EXPECT_TRUE(std::all_of(got.end() - 64 - static_cast<long>(offset),
+                              got.end(), is_free));
+    };
     for (size_t offset : {0u, 2u, 17u, 62u}) {
-      for (int threads : {1, 3}) {
-        std::vector<uint8_t> got(want.size() + 128, 0xA5);
-        ASSERT_EQ(Dequantize(type.id, src.data(), out, got.data() + 64 - offset,
-                             static_cast<int64_t>(elements), threads),
-                  Status::kOk);
-        EXPECT_TRUE(std::equal(want.begin(), want.end(),
-                               got.begin() + 64 - static_cast<long>(offset)))
-            << Name(out) << ", " << offset << " bytes off, " << threads
-            << " threads";
-        const auto is_free = [](uint8_t b) { return b == 0xA5; };
-        EXPECT_TRUE(std::all_of(got.begin(),
-                                got.begin() + 64 - static_cast<long>(offset),
-                                is_free));
-        EXPECT_TRUE(std::all_of(got.end() - 64 - static_cast<long>(offset),
-                                got.end(), is_free));
-      }
+      for (int threads : {1, 3}) check(offset, threads);
+    }
+    const ScopedTarget restore;
+    for (const std::string& target : Targets()) {
+      ASSERT_TRUE(SetTarget(target));
+      check(17, 3);
     }
   }
 }
