@@ -66,19 +66,20 @@ struct Unpack<NVFP4> {
 
   template <class Sink>
   HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
+    // By one load: there are more than the CPU has ports for.
+    [[maybe_unused]] const uint32_t d = Load32(b.d);
     EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
       const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
         return NibblesOfRow<8>(tag, b.qs + 16 * row, i);
       };
       if constexpr (Sink::kKnownValues) {
-        const auto& values = kScaledFp4<NVFP4, typename Sink::Known>.of;
-        const auto& values0 = values[b.d[2 * row]];
-        const auto& values1 = values[b.d[2 * row + 1]];
-        if constexpr (requires { sink.NibbleGroup(b.qs, values0); }) {
-          sink.NibbleGroup(b.qs + 16 * row, values0);
-          sink.NibbleGroup(b.qs + 16 * row + 8, values1);
+        const auto& of = kScaledFp4<NVFP4, typename Sink::Known>.of;
+        if constexpr (requires { sink.NibbleGroup(b.qs, of[0]); }) {
+          const uint32_t two = d >> 16 * row;
+          sink.NibbleGroup(b.qs + 16 * row, of[two & 0xFF]);
+          sink.NibbleGroup(b.qs + 16 * row + 8, of[two >> 8 & 0xFF]);
         } else {
-          sink.Halves(codes, values0, values1);
+          sink.Halves(codes, of[b.d[2 * row]], of[b.d[2 * row + 1]]);
         }
       } else {
         const auto mapped = [&](auto tag, size_t i) DEQUANT_LAMBDA {

@@ -18,7 +18,7 @@ constexpr uint16_t BitsAs(float value) {
   return std::is_same_v<T, hwy::float16_t> ? F32ToF16(value) : F32ToBf16(value);
 }
 
-/// 16 values as T: their low bytes and their high ones, or as they are.
+/// 16 values as T: their low bytes and their high ones.
 template <typename T>
 struct ValueBytes {
   alignas(16) uint8_t low[16];
@@ -28,10 +28,14 @@ struct ValueBytes {
     high[i] = static_cast<uint8_t>(BitsAs<T>(value) >> 8);
   }
 };
+/// The values of codes 0 to 7, which with the other sign are those of the rest,
+/// but for zero.
 template <typename T>
 struct ValueWords {
-  alignas(32) uint16_t word[16];
-  constexpr void Set(size_t i, float value) { word[i] = BitsAs<T>(value); }
+  alignas(16) uint16_t word[8];
+  constexpr void Set(size_t i, float value) {
+    if (i < 8) word[i] = BitsAs<T>(value);
+  }
 };
 /// Only the scale of them, which is the value of code 1.
 struct ValueScale {
