@@ -182,6 +182,16 @@ HWY_INLINE V CenteredField(V v) {
                  hn::Set(d, static_cast<uint8_t>(kHalf)));
 #endif
 }
+// Two such fields of as many bits.
+template <int kFrom0, int kFrom1, int kBits, int kTo0, int kTo1, class V>
+HWY_INLINE V TwoFields(V v) {
+#if DEQUANT_HAS_VBMI
+  return BitsOf<FieldMatrix(kFrom0, kBits, kTo0, kTo0 + kBits - 1) |
+                FieldMatrix(kFrom1, kBits, kTo1, kTo1 + kBits - 1)>(v);
+#else
+  return hn::Or(Field<kFrom0, kBits, kTo0>(v), Field<kFrom1, kBits, kTo1>(v));
+#endif
+}
 template <class V>
 HWY_INLINE V LowNibbles(V v) {
   return Field<0, 4>(v);

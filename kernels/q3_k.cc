@@ -64,15 +64,11 @@ struct Unpack<Q3_K> {
   HWY_INLINE static void Do(const Q3_K& b, const Header& h, Sink& sink) {
     const auto hmask = sink.LookedUpBytes(b.hmask);
     const auto lower = sink.LookedUpBytes(b.qs);
-    Row<0>(lower, hmask, h.scale, sink);
-    Row<1>(lower, hmask, h.scale, sink);
-    Row<2>(lower, hmask, h.scale, sink);
-    Row<3>(lower, hmask, h.scale, sink);
+    TwoRows<0>(lower, hmask, h.scale, sink);
+    TwoRows<2>(lower, hmask, h.scale, sink);
     const auto upper = sink.LookedUpBytes(b.qs + 32);
-    Row<4>(upper, hmask, h.scale, sink);
-    Row<5>(upper, hmask, h.scale, sink);
-    Row<6>(upper, hmask, h.scale, sink);
-    Row<7>(upper, hmask, h.scale, sink);
+    TwoRows<4>(upper, hmask, h.scale, sink);
+    TwoRows<6>(upper, hmask, h.scale, sink);
   }
 
   // The 16 scales, 6 bits each, less 32. Not through memory: a load from
@@ -111,7 +107,23 @@ struct Unpack<Q3_K> {
     static constexpr uint8_t kInAll = 0;
   };
 
-  // Elements 32 kRow to 32 kRow + 31 of the super-block.
+  // Elements 32 kRow to 32 kRow + 63 of the super-block.
+  template <int kRow, class Bytes, class Sink>
+  HWY_INLINE static void TwoRows(Bytes qs, Bytes hmask, const float* scale,
+                                 Sink& sink) {
+    if constexpr (Sink::kTwoRows) {
+      constexpr int kFrom = kRow % 4 * 2;
+      const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+        return hn::Or(TwoFields<kFrom, kFrom + 2, 2, 1, 5>(qs(tag, i)),
+                      TwoFields<kRow, kRow + 1, 1, 3, 7>(hmask(tag, i)));
+      };
+      sink.template TwoRowsOfEight<Minus4>(codes, scale + 2 * kRow);
+    } else {
+      Row<kRow>(qs, hmask, scale, sink);
+      Row<kRow + 1>(qs, hmask, scale, sink);
+    }
+  }
+  // Elements 32 kRow to 32 kRow + 31.
   template <int kRow, class Bytes, class Sink>
   HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
                              Sink& sink) {

@@ -81,6 +81,7 @@ class Sink {
   // codes that stand for themselves, where there are no kGroupTables.
   // LookedUpBytes are for these.
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
+  static constexpr bool kTwoRows = false;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE

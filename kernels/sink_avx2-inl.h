@@ -332,6 +332,7 @@ class Sink {
       const uint8_t* p) {
     return RowBytesInTurn<LookedUpRow>(p);
   }
+  static constexpr bool kTwoRows = false;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
     const auto q = codes(LookedUpRow(), size_t{0});

@@ -236,14 +236,38 @@ class Sink {
 
   static constexpr bool kGroupTables = sizeof(T) == 2;
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
+  // Two rows of such codes, the second in bits 5 to 7: four bits less make
+  // indices of them, in lanes that were widened for the first.
+  static constexpr bool kTwoRows = true;
   template <class Values, class Fn>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
-    if constexpr (kGroupTables) {
-      const Floats values = Lanes<Values, 0>(scale);
-      const auto table = hn::ResizeBitCast(du16, Narrow<T>(df, values));
-      PutFromTable(IndexOf<Values, 16>(codes(drow, size_t{0}), 0), table);
+  HWY_INLINE void TwoRowsOfEight(const Fn& codes, const float* scale) {
+    alignas(32) static constexpr uint8_t kGroup[32] = {
+        0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,
+        0,    0,    0,    0,    0,    0x11, 0x11, 0x11, 0x11, 0x11, 0x11,
+        0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11};
+    const RowCodes q = hn::Or(codes(drow, size_t{0}), hn::Load(drow, kGroup));
+    const Floats values0 = Lanes<Values, 0>(scale);
+    const Floats values1 = Lanes<Values, 0>(scale + 2);
+    if constexpr (sizeof(T) == 4) {
+      const U32x16 lower = Widened<false>(q), upper = Widened<true>(q);
+      PutOf16<0>(lower, values0);
+      PutOf16<0>(upper, values0);
+      PutOf16<4>(lower, values1);
+      PutOf16<4>(upper, values1);
     } else {
-      Halves(codes, scale);
+      const U16x32 wide = hn::PromoteTo(du16, q);
+      const U16x32 first = hn::And(wide, hn::Set(du16, 15));
+      if constexpr (kIsBf16) {
+        const U16x32 table = Narrow2<T>(df, values0, values1);
+        StoreRow(LookedUp(first, table));
+        StoreRow(LookedUp(hn::Or(hn::ShiftRight<4>(wide), hn::Set(du16, 16)),
+                          table));
+      } else {
+        StoreRow(
+            LookedUp(first, hn::ResizeBitCast(du16, Narrow<T>(df, values0))));
+        StoreRow(LookedUp(hn::ShiftRight<4>(wide),
+                          hn::ResizeBitCast(du16, Narrow<T>(df, values1))));
+      }
     }
   }
   // use(table): 32 values.
@@ -606,9 +630,25 @@ class Sink {
     const auto four = Narrowed(FloatsOf(map(LoadCodes(kFour))), value);
     return hn::Combine(du16, four, four);
   }
+  // A half of a row, in 32-bit lanes; above its codes is anything.
+  template <bool kUpper>
+  HWY_INLINE static U32x16 Widened(RowCodes q) {
+#if DEQUANT_HAS_VBMI
+    const auto index = hn::Load(dbytes, kWidenedHalf<kUpper>.byte);
+    return U32x16{
+        _mm512_permutexvar_epi8(index.raw, _mm512_castsi256_si512(q.raw))};
+#else
+    return hn::PromoteTo(
+        du32, kUpper ? hn::UpperHalf(dcodes, q) : hn::LowerHalf(dcodes, q));
+#endif
+  }
   template <int kFrom>
   HWY_INLINE void PutOf16(Codes bytes, Floats table) {
-    const auto index = hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes));
+    PutOf16<kFrom>(hn::PromoteTo(du32, bytes), table);
+  }
+  template <int kFrom>
+  HWY_INLINE void PutOf16(U32x16 bytes, Floats table) {
+    const auto index = hn::ShiftRight<kFrom>(bytes);
     StoreFloats(Floats{_mm512_permutexvar_ps(index.raw, table.raw)});
   }
   template <int kFrom>
