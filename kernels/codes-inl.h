@@ -182,14 +182,18 @@ HWY_INLINE V CenteredField(V v) {
                  hn::Set(d, static_cast<uint8_t>(kHalf)));
 #endif
 }
-// Two such fields of as many bits.
-template <int kFrom0, int kFrom1, int kBits, int kTo0, int kTo1, class V>
+// Two such fields of as many bits, and kAlso, which is clear in them.
+template <int kFrom0, int kFrom1, int kBits, int kTo0, int kTo1,
+          uint8_t kAlso = 0, class V>
 HWY_INLINE V TwoFields(V v) {
 #if DEQUANT_HAS_VBMI
   return BitsOf<FieldMatrix(kFrom0, kBits, kTo0, kTo0 + kBits - 1) |
-                FieldMatrix(kFrom1, kBits, kTo1, kTo1 + kBits - 1)>(v);
+                    FieldMatrix(kFrom1, kBits, kTo1, kTo1 + kBits - 1),
+                kAlso>(v);
 #else
-  return hn::Or(Field<kFrom0, kBits, kTo0>(v), Field<kFrom1, kBits, kTo1>(v));
+  const V both =
+      hn::Or(Field<kFrom0, kBits, kTo0>(v), Field<kFrom1, kBits, kTo1>(v));
+  return kAlso == 0 ? both : hn::Or(both, hn::Set(hn::DFromV<V>(), kAlso));
 #endif
 }
 template <class V>

@@ -50,10 +50,28 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q2_K> {
+  static constexpr bool kSubtracts = true;
+
+#if DEQUANT_HAS_VBMI
+  template <class Sink>
+  HWY_INLINE static typename Sink::FourOf16 Make(const Q2_K& b, float d,
+                                                 float dmin) {
+    const Codes scales = LoadCodes(b.scales);
+    return Sink::MakeFourOf16(LowNibbles(scales), d, HighNibbles(scales), dmin);
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Do(const Q2_K& b,
+                            const typename Sink::FourOf16& values, Sink& sink) {
+    sink.template TwoRowsOfFour<0>(b.qs, values);
+    sink.template TwoRowsOfFour<2>(b.qs, values);
+    sink.template TwoRowsOfFour<4>(b.qs + 32, values);
+    sink.template TwoRowsOfFour<6>(b.qs + 32, values);
+  }
+#else
   struct Header {
     float scale[16], offset[16];
   };
-  static constexpr bool kSubtracts = true;
 
   HWY_INLINE static void Read(const Q2_K& b, const float* scale, Header& h) {
     const Codes scales = LoadCodes(b.scales);
@@ -66,6 +84,7 @@ struct Unpack<Q2_K> {
     sink.TwoBitRows(b.qs, h.scale, h.offset);
     sink.TwoBitRows(b.qs + 32, h.scale + 8, h.offset + 8);
   }
+#endif
 };
 
 }  // namespace HWY_NAMESPACE

@@ -101,7 +101,7 @@ struct GroupsOfRows {
     for (size_t i = 0; i < 8 * 32; ++i) {
       const size_t group = i / kPerScale % kGroups;
       of[i / 32][i % 32] =
-          static_cast<Lane>(kGroups == 8 ? group : group % 2 + group / 2 * 16);
+          static_cast<Lane>(kGroups == 4 ? group % 2 + group / 2 * 16 : group);
     }
   }
 };
@@ -371,6 +371,57 @@ class Sink {
   }
 #endif
 
+#if DEQUANT_HAS_VBMI
+  // What the codes of 2 bits of 16 groups stand for: as 16 bits, codes 0 and 1
+  // of all groups, then 2 and 3; or, for every fourth group on from the first,
+  // the second and so on, four of a group.
+  struct FourOf16 {
+    std::conditional_t<sizeof(T) == 4, Floats, U16x32> of[sizeof(T)];
+  };
+  HWY_INLINE static FourOf16 MakeFourOf16(Codes scales, float d, Codes offsets,
+                                          float doffset) {
+    const Floats scale = hn::Mul(FloatsOf(scales), Broadcast(df, d));
+    const Floats offset = hn::Mul(FloatsOf(offsets), Broadcast(df, doffset));
+    const auto all = [&](float code) DEQUANT_LAMBDA {
+      return hn::MulAdd(hn::Set(df, code), scale, offset);
+    };
+    const Floats v0 = all(0), v1 = all(1), v2 = all(2), v3 = all(3);
+    if constexpr (sizeof(T) == 4) {
+      const hn::Repartition<double, decltype(df)> df64;
+      const auto pairs = [&](auto of)
+                             DEQUANT_LAMBDA { return hn::BitCast(df64, of); };
+      const auto a = pairs(hn::InterleaveLower(df, v0, v1));
+      const auto b = pairs(hn::InterleaveUpper(df, v0, v1));
+      const auto c = pairs(hn::InterleaveLower(df, v2, v3));
+      const auto d = pairs(hn::InterleaveUpper(df, v2, v3));
+      return {{hn::BitCast(df, hn::InterleaveLower(df64, a, c)),
+               hn::BitCast(df, hn::InterleaveUpper(df64, a, c)),
+               hn::BitCast(df, hn::InterleaveLower(df64, b, d)),
+               hn::BitCast(df, hn::InterleaveUpper(df64, b, d))}};
+    } else {
+      return {{Narrow2<T>(df, v0, v1), Narrow2<T>(df, v2, v3)}};
+    }
+  }
+  // Rows kRow and kRow + 1 of such codes, of 32 bytes from bit 2 (kRow % 4) on.
+  template <int kRow>
+  HWY_INLINE void TwoRowsOfFour(const uint8_t* p, const FourOf16& values) {
+    constexpr int kFrom = kRow % 4 * 2;
+    const RowCodes bytes = LoadCodes(drow, p);
+    if constexpr (sizeof(T) == 4) {
+      // Above a code, groups that are four apart.
+      const RowCodes q =
+          TwoFields<kFrom, kFrom + 2, 2, 0, 4, kRow / 2 * 0x44>(bytes);
+      const U32x16 lower = Widened<false>(q), upper = Widened<true>(q);
+      PutOf16<0>(lower, values.of[0]);
+      PutOf16<0>(upper, values.of[1]);
+      PutOf16<4>(lower, values.of[2]);
+      PutOf16<4>(upper, values.of[3]);
+    } else {
+      PutOfGroups<kRow>(Field<kFrom, 2, 4>(bytes), values);
+      PutOfGroups<kRow + 1>(Field<kFrom + 2, 2, 4>(bytes), values);
+    }
+  }
+#else
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
     if constexpr (sizeof(T) == 4) {
@@ -393,6 +444,7 @@ class Sink {
       OfGroups<TwoBitCodes>(use, scale, offset);
     }
   }
+#endif
   template <int kFrom, class Fn, class Map>
   HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
     if constexpr (sizeof(T) == 4) {
@@ -584,6 +636,15 @@ class Sink {
   HWY_INLINE static Floats FourValues(Map map, Value value) {
     return value(df, FloatsOf(map(LoadCodes(kFour))));
   }
+#if DEQUANT_HAS_VBMI
+  template <int kRow>
+  HWY_INLINE void PutOfGroups(RowCodes codes, const FourOf16& values) {
+    const auto groups = hn::Load(drow, kGroupsOfRows<16, 16, uint8_t>.of[kRow]);
+    const U16x32 index = hn::PromoteTo(du16, hn::Or(groups, codes));
+    StoreRow(U16x32{_mm512_permutex2var_epi16(values.of[0].raw, index.raw,
+                                              values.of[1].raw)});
+  }
+#else
   // The row whose codes are from bit 2 kRow on.
   template <int kRow>
   HWY_INLINE void PutOfGroups(U16x32 bytes, U16x32 table) {
@@ -597,6 +658,7 @@ class Sink {
     PutOf4<kFrom>(bytes0, four0);
     PutOf4<kFrom>(bytes1, four1);
   }
+#endif
   template <int kFrom>
   HWY_INLINE void PutOf4(Codes bytes, Floats four) {
     PutIndex4(hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes)), four);

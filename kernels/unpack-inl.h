@@ -52,6 +52,13 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 // and gets `const float* scale` of two or more; and, if the second field is a
 // scale of what is subtracted, which comes with the other sign then, with
 //   static constexpr bool kSubtracts = true;
+// or, with vectors that are made of a block before the codes of the one before
+// are unpacked, for which a sink has a type, with
+//   template <class Sink>
+//   static typename Sink::Made Make(const B& block, float scale...);
+//   template <class Sink>
+//   static void Do(const B& block, const typename Sink::Made& made, Sink&
+//   sink);
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   template <class Sink>
@@ -285,6 +292,46 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
   }
 }
 
+// Where Unpack makes vectors of a block.
+template <class B, class Sink>
+constexpr bool kMakes = requires {
+  &Unpack<B>::template Make<Sink>;
+};
+
+// Vectors of one block before the codes of another; the scales of kBatch blocks
+// before those of kBatch others.
+template <class B, typename T, size_t... kIndex>
+HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                            uint8_t* HWY_RESTRICT dst,
+                            std::index_sequence<kIndex...> fields) {
+  using To = Sink<Stored<T>>;
+  Scales<B> scale[2];
+  bool ok[2];
+  const auto read = [&](size_t i) DEQUANT_LAMBDA {
+    ok[i / kBatch % 2] =
+        ReadScales<B>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
+                      scale[i / kBatch % 2], fields);
+  };
+  const auto make = [&](size_t i) DEQUANT_LAMBDA {
+    const float* of = scale[i / kBatch % 2][i % kBatch];
+    return Unpack<B>::template Make<To>(BlockAt<B>(src, i), of[kIndex]...);
+  };
+  read(0);
+  auto made = make(0);
+  for (size_t i = 0; i < blocks; ++i) {
+    if (i % kBatch == 0 && i + kBatch < blocks) read(i + kBatch);
+    const auto next = make(i + 1 < blocks ? i + 1 : i);
+    To sink(dst + i * (B::kElements * sizeof(T)));
+    if (HWY_LIKELY(ok[i / kBatch % 2])) {
+      Unpack<B>::Do(BlockAt<B>(src, i), made, sink);
+    } else {
+      RunReference<B, T>(src + i * sizeof(B), 1,
+                         dst + i * (B::kElements * sizeof(T)));
+    }
+    made = next;
+  }
+}
+
 template <class K>
 void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
          uint8_t* HWY_RESTRICT dst) {
@@ -292,6 +339,8 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   using T = typename K::Value;
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<T>(src, blocks, dst);
+  } else if constexpr (kMakes<B, Sink<Stored<T>>>) {
+    if (blocks > 0) RunOneAhead<B, T>(src, blocks, dst, Fields<B>());
   } else {
     constexpr size_t kTo = B::kElements * sizeof(T);
     // Of short blocks, a loop over them would be a fifth of the instructions.
