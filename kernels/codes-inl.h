@@ -137,6 +137,20 @@ HWY_INLINE V BitsOf(V v) {
 HWY_INLINE U8x16 BitsFrom(U8x16 v, const uint8_t* from) {
   return U8x16{_mm_multishift_epi64_epi8(Load16Bytes(from).raw, v.raw)};
 }
+// And one (VBMI) looks up 64 bytes in a table of 128, whatever their top bits
+// are. In one of 256 it takes two.
+using U8x64 = hn::Vec<hn::FixedTag<uint8_t, 64>>;
+HWY_INLINE U8x64 LookUp128(const uint8_t* table, U8x64 index) {
+  const hn::FixedTag<uint8_t, 64> d;
+  return U8x64{_mm512_permutex2var_epi8(hn::Load(d, table).raw, index.raw,
+                                        hn::Load(d, table + 64).raw)};
+}
+HWY_INLINE U8x64 LookUp256(const uint8_t* table, U8x64 index) {
+  const hn::FixedTag<int8_t, 64> d;
+  const auto upper = hn::IsNegative(hn::BitCast(d, index));
+  return hn::IfThenElse(hn::RebindMask(hn::FixedTag<uint8_t, 64>(), upper),
+                        LookUp128(table + 128, index), LookUp128(table, index));
+}
 // The field of BitsOf, the top bit of which is repeated up to bit kLast.
 constexpr uint64_t FieldMatrix(int from, int bits, int to, int last) {
   uint64_t matrix = 0;

@@ -340,24 +340,16 @@ HWY_INLINE void FindRows(const GridPairs<kIndexBits>& grid, const uint8_t* low,
     const auto order = hn::SetTableIndices(d32, kOrder);
     return hn::BitCast(d, hn::TableLookupLanes(hn::BitCast(d32, v), order));
   };
-  const auto top_bits = [&](V v) DEQUANT_LAMBDA {
-    return hn::RebindMask(d, hn::IsNegative(Signed(v)));
-  };
   const V index = ordered(hn::LoadU(d, low));
-  const auto bit7 = top_bits(index);
   const auto pairs = [&](const uint8_t* table) DEQUANT_LAMBDA {
-    const auto look_up = [&](size_t i) DEQUANT_LAMBDA {
-      return V{_mm512_permutex2var_epi8(hn::Load(d, table + i).raw, index.raw,
-                                        hn::Load(d, table + i + 64).raw)};
-    };
-    const V first = hn::IfThenElse(bit7, look_up(128), look_up(0));
+    const V first = LookUp256(table, index);
     if constexpr (kIndexBits == 8) {
       return first;
     } else {
       const hn::Mask<decltype(d)> bits{Load64(high)};
-      const auto bit8 = top_bits(ordered(hn::VecFromMask(d, bits)));
-      return hn::IfThenElse(
-          bit8, hn::IfThenElse(bit7, look_up(384), look_up(256)), first);
+      const auto bit8 = hn::RebindMask(
+          d, hn::IsNegative(Signed(ordered(hn::VecFromMask(d, bits)))));
+      return hn::IfThenElse(bit8, LookUp256(table + 256, index), first);
     }
   };
   const V p0 = pairs(grid.of[0]), p1 = pairs(grid.of[1]);
@@ -672,9 +664,16 @@ HWY_INLINE void PutPacked(const PackedRows& rows, const RowData& signs,
     };
     PutFromTables<Values, kPerScale>(scale, sink, of);
   } else {
-    EachOf(kTimes<16>, [&](size_t i) DEQUANT_LAMBDA {
-      sink.PackedHalf(rows.of[i / 2] + i % 2 * 4, kFourTimesFour<Values>.of,
-                      Scaled{scale[16 * i / kPerScale]}, signs.of + 2 * i);
+    // Once for a scale: after a store, all would be loaded and computed again.
+    constexpr size_t kHalves = kPerScale / 16;
+    EachOf(kTimes<16 / kHalves>, [&](size_t i) DEQUANT_LAMBDA {
+      const auto values =
+          sink.PackedValues(kFourTimesFour<Values>.of, Scaled{scale[i]});
+      EachOf(kTimes<kHalves>, [&](size_t j) DEQUANT_LAMBDA {
+        const size_t half = kHalves * i + j;
+        sink.PackedHalf(rows.of[half / 2] + half % 2 * 4, values,
+                        signs.of + 2 * half);
+      });
     });
   }
 }
@@ -720,9 +719,11 @@ HWY_INLINE void PutOffsetRows(const uint16_t* index, const float* offset,
 #if HWY_TARGET <= HWY_AVX3
   PackedRows rows;
   PackRows(kPackedIq1, index, rows);
-  EachOf(kTimes<16>, [&](size_t i) DEQUANT_LAMBDA {
-    sink.PackedHalf(rows.of[i / 2] + i % 2 * 4, kFourTimesFour<Iq1Codes>.of,
-                    OffsetScaled{scale[i / 2], offset[i / 2]});
+  EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+    const auto values = sink.PackedValues(kFourTimesFour<Iq1Codes>.of,
+                                          OffsetScaled{scale[i], offset[i]});
+    sink.PackedHalf(rows.of[i], values);
+    sink.PackedHalf(rows.of[i] + 4, values);
   });
 #else
   EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {

@@ -476,6 +476,25 @@ class Sink {
     }
   }
 
+  // Codes of 2 bits at the bottom of lanes, as many as a vector has values, and
+  // what stands for them. Above a code is anything.
+  using CodeLane = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
+  template <class Map>
+  HWY_INLINE static auto ValuesOfFour(Map map, float scale) {
+    if constexpr (sizeof(T) == 4) {
+      return FourValues(map, Formula(scale));
+    } else {
+      return TableOfFour(map, Formula(scale));
+    }
+  }
+  HWY_INLINE void PutLanes(U32x16 codes, Floats values) {
+    StoreFloats(Floats{_mm512_permutevar_ps(values.raw, codes.raw)});
+  }
+  HWY_INLINE void PutLanes(U16x32 codes, U16x32 values) {
+    StoreRow(LookedUp(codes, values));
+  }
+
+#if !DEQUANT_HAS_VBMI
   // A row of bytes, of which those below 256/3 stand for -1, the next for 0,
   // and those from 512/3 on for 1.
   HWY_INLINE void Thirds(float scale, RowCodes v) {
@@ -501,18 +520,20 @@ class Sink {
       Thirds(scale, hn::Combine(drow, v1, v0));
     }
   }
+#endif
 
-  // Half a row of F32, of codes as above that stand for `four`, in every four
-  // lanes; and with signs.
+  // What four numbers make, in every four lanes; and half a row of F32 of codes
+  // of 2 bits that stand for that, without or with signs.
   template <class Value>
-  HWY_INLINE void PackedHalf(const uint8_t* p, const float* four, Value value) {
-    StoreFloats(OfPacked(p, four, value));
+  HWY_INLINE static Floats PackedValues(const float* four, Value value) {
+    return value(df, hn::Load(df, four));
   }
-  template <class Value>
-  HWY_INLINE void PackedHalf(const uint8_t* p, const float* four, Value value,
+  HWY_INLINE void PackedHalf(const uint8_t* p, Floats values) {
+    StoreFloats(OfPacked(p, values));
+  }
+  HWY_INLINE void PackedHalf(const uint8_t* p, Floats values,
                              const uint8_t* minus) {
-    const Floats v = OfPacked(p, four, value);
-    const __m512i bits = hn::BitCast(du32, v).raw;
+    const __m512i bits = hn::BitCast(du32, OfPacked(p, values)).raw;
     const __mmask16 m = LoadMask16(minus);
     const U32x16 sign = hn::Set(du32, 1u << 31);
     StoreFloats(hn::BitCast(
@@ -541,7 +562,7 @@ class Sink {
         const auto all = hn::Set(du, Load32(p + (kBits - 1) * 4 * half));
         const uint32_t* shift =
             kShifts<kBits>.of + (kBits == 1 ? 16 * half : 0);
-        PutIndex4(hn::Shr(all, hn::LoadU(du, shift)), four);
+        PutLanes(hn::Shr(all, hn::LoadU(du, shift)), four);
       });
     } else {
       const hn::Repartition<uint64_t, decltype(dbytes)> du64;
@@ -562,6 +583,7 @@ class Sink {
   }
 
  private:
+#if !DEQUANT_HAS_VBMI
   // The first bytes of thirds that stand for 0 and for 1; a bit for each byte
   // from there on.
   static constexpr uint8_t kFrom0 = 86, kFrom1 = 171;
@@ -579,6 +601,7 @@ class Sink {
         hn::IfThenElse(m0, hn::Mul(plus, hn::Zero(df)), hn::Neg(plus));
     StoreFloats(hn::IfThenElse(m1, plus, low));
   }
+#endif
 
   template <class V>
   HWY_INLINE static Floats FloatsOf(V q) {
@@ -586,12 +609,9 @@ class Sink {
     return hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, q)));
   }
 
-  template <class Value>
-  HWY_INLINE static Floats OfPacked(const uint8_t* p, const float* four,
-                                    Value value) {
+  HWY_INLINE static Floats OfPacked(const uint8_t* p, Floats values) {
     const auto index =
         hn::Shr(hn::Set(du32, Load32(p)), hn::LoadU(du32, kShifts<2>.of));
-    const Floats values = value(df, hn::Load(df, four));
     return Floats{_mm512_permutevar_ps(values.raw, index.raw)};
   }
 
@@ -661,12 +681,8 @@ class Sink {
 #endif
   template <int kFrom>
   HWY_INLINE void PutOf4(Codes bytes, Floats four) {
-    PutIndex4(hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes)), four);
+    PutLanes(hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes)), four);
   }
-  HWY_INLINE void PutIndex4(U32x16 index, Floats four) {
-    StoreFloats(Floats{_mm512_permutevar_ps(four.raw, index.raw)});
-  }
-
   // 16 codes as T, in half a vector; by a half, if so, when they are stored.
   template <class Value>
   HWY_INLINE static auto Narrowed(Floats q, Value value) {

@@ -53,8 +53,99 @@ HWY_BEFORE_NAMESPACE();
 namespace dequant {
 namespace HWY_NAMESPACE {
 
+#if DEQUANT_HAS_VBMI
+// The digits of each byte, the first four of them and the fifth: 2 bits each.
+struct DigitTables {
+  alignas(64) uint8_t four[256];
+  alignas(64) uint8_t fifth[256];
+  constexpr DigitTables() : four{}, fifth{} {
+    for (int i = 0; i < 256; ++i) {
+      int byte = i;
+      for (int n = 0; n < 5; ++n) {
+        const int digit = byte * 3 >> 8;
+        if (n < 4) four[i] = static_cast<uint8_t>(four[i] | digit << 2 * n);
+        if (n == 4) fifth[i] = static_cast<uint8_t>(digit);
+        byte = byte * 3 & 255;
+      }
+    }
+  }
+};
+inline constexpr DigitTables kDigits;
+
+// Which byte and which of its digits each lane of a vector of values gets.
+struct Place {
+  int byte, digit;
+};
+template <typename Lane>
+struct Places {
+  alignas(64) uint8_t byte[64];
+  alignas(64) Lane shift[64 / sizeof(Lane)];
+  template <class Fn>
+  constexpr explicit Places(const Fn& place) : byte{}, shift{} {
+    for (int i = 0; i < static_cast<int>(64 / sizeof(Lane)); ++i) {
+      byte[i * sizeof(Lane)] = static_cast<uint8_t>(place(i).byte);
+      shift[i] = static_cast<Lane>(2 * place(i).digit);
+    }
+  }
+};
+#endif
+
 template <>
 struct Unpack<TQ1_0> {
+#if DEQUANT_HAS_VBMI
+  template <class Sink>
+  HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
+    using Lane = typename Sink::CodeLane;
+    const hn::FixedTag<uint8_t, 64> d8;
+    const hn::Repartition<Lane, decltype(d8)> dl;
+    const U8x64 bytes = hn::MaskedLoad(hn::FirstN(d8, 52), d8, b.qs);
+    const U8x64 four = LookUp256(kDigits.four, bytes);
+    const U8x64 fifth = LookUp256(kDigits.fifth, bytes);
+    const auto values = Sink::ValuesOfFour(Minus1(), d);
+    const auto widened = [&](const Places<Lane>& at, U8x64 v) DEQUANT_LAMBDA {
+      const auto index = hn::SetTableIndices(d8, at.byte);
+      return hn::BitCast(dl, hn::TableLookupLanes(v, index));
+    };
+    const auto put = [&](auto... lanes) DEQUANT_LAMBDA {
+      (sink.PutLanes(lanes, values), ...);
+    };
+    const auto put_four = [&](auto... lanes) DEQUANT_LAMBDA {
+      put(lanes...);
+      put(hn::ShiftRight<2>(lanes)...);
+      put(hn::ShiftRight<4>(lanes)...);
+      put(hn::ShiftRight<6>(lanes)...);
+    };
+    if constexpr (sizeof(Lane) == 4) {
+      static constexpr Places<Lane> k0([](int i) { return Place{i, 0}; });
+      static constexpr Places<Lane> k16([](int i) { return Place{16 + i, 0}; });
+      static constexpr Places<Lane> k32([](int i) { return Place{32 + i, 0}; });
+      static constexpr Places<Lane> kTail([](int i) {
+        return Place{48 + i % 4, i / 4};
+      });
+      put_four(widened(k0, four), widened(k16, four));
+      put(widened(k0, fifth), widened(k16, fifth));
+      put_four(widened(k32, four));
+      put(widened(k32, fifth));
+      put(hn::Shr(widened(kTail, four), hn::Load(dl, kTail.shift)));
+    } else {
+      static constexpr Places<Lane> k0([](int i) { return Place{i, 0}; });
+      static constexpr Places<Lane> k32([](int i) {
+        return Place{32 + i % 16, i / 16};
+      });
+      // The fifth digits, which are in the second vector, then the tail.
+      static constexpr Places<Lane> kLast([](int i) {
+        return i < 16 ? Place{64 + 32 + i, 0} : Place{48 + i % 4, i / 4 - 4};
+      });
+      put_four(widened(k0, four));
+      put(widened(k0, fifth));
+      const auto two = hn::Shr(widened(k32, four), hn::Load(dl, k32.shift));
+      put(two, hn::ShiftRight<4>(two));
+      const auto last = hn::TwoTablesLookupLanes(
+          d8, four, fifth, hn::SetTableIndices(d8, kLast.byte));
+      put(hn::Shr(hn::BitCast(dl, last), hn::Load(dl, kLast.shift)));
+    }
+  }
+#else
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
     if constexpr (requires { typename Sink::LookedUpRow; }) {
@@ -106,6 +197,7 @@ struct Unpack<TQ1_0> {
     return hn::BitCast(
         dcodes, hn::OddEven(hn::BitCast(du64, v23), hn::BitCast(du64, v01)));
   }
+#endif
 };
 
 }  // namespace HWY_NAMESPACE
