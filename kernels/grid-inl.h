@@ -87,6 +87,37 @@ HWY_INLINE V LaneField(V v) {
                  hn::Set(d, hn::TFromD<decltype(d)>{(1 << kBits) - 1} << kTo));
 }
 
+#if DEQUANT_HAS_VBMI
+// Where the four lowest fields of each lane start, in eight bytes.
+template <int kLaneBits, int kBits>
+struct FieldsFrom {
+  alignas(16) uint8_t bit[16];
+  constexpr FieldsFrom() : bit{} {
+    for (int i = 0; i < 16; ++i) {
+      bit[i] = static_cast<uint8_t>((i / 4 * kLaneBits + i % 4 * kBits) % 64);
+    }
+  }
+};
+template <int kLaneBits, int kBits>
+inline constexpr FieldsFrom<kLaneBits, kBits> kFieldsFrom;
+// Those of 16-bit lanes as bytes, of the lower and of the upper eight bytes.
+template <int kBits, class V>
+HWY_INLINE U8x16 FieldsOf(V twice) {
+  const auto bits =
+      BitsFrom(hn::BitCast(du8, twice), kFieldsFrom<16, kBits>.bit);
+  return hn::And(bits, hn::Set(du8, (1 << kBits) - 1));
+}
+template <int kBits>
+HWY_INLINE U8x16 LowerFields(U16x8 w) {
+  const auto v = hn::BitCast(du64, w);
+  return FieldsOf<kBits>(hn::InterleaveLower(du64, v, v));
+}
+template <int kBits>
+HWY_INLINE U8x16 UpperFields(U16x8 w) {
+  const auto v = hn::BitCast(du64, w);
+  return FieldsOf<kBits>(hn::InterleaveUpper(du64, v, v));
+}
+#else
 // The four lowest fields of kBits bits of each word as bytes, of the lower and
 // of the upper four words.
 template <int kBits>
@@ -108,13 +139,19 @@ HWY_INLINE U8x16 UpperFields(U16x8 w) {
   return hn::BitCast(du8, hn::InterleaveUpper(du16, FirstFields<kBits>(w),
                                               LastFields<kBits>(w)));
 }
+#endif
 
 // IQ2_XXS and IQ3_XXS: a word has 7 sign bits for each of four rows of 8, and
 // above them a scale of 4 bits.
 HWY_INLINE U8x16 SignFields(U32x4 w) {
+#if DEQUANT_HAS_VBMI
+  // Above 7 bits is one of the next.
+  return BitsFrom(hn::BitCast(du8, w), kFieldsFrom<32, 7>.bit);
+#else
   const U32x4 first = hn::Or(LaneField<0, 7, 0>(w), LaneField<7, 7, 8>(w));
   const U32x4 last = hn::Or(LaneField<14, 7, 16>(w), LaneField<21, 7, 24>(w));
   return hn::BitCast(du8, hn::Or(first, last));
+#endif
 }
 HWY_INLINE void WordScales(U32x4 w, float d, float* HWY_RESTRICT scales) {
   const hn::FixedTag<float, 4> df;
@@ -124,22 +161,49 @@ HWY_INLINE void WordScales(U32x4 w, float d, float* HWY_RESTRICT scales) {
   hn::StoreU(hn::Mul(value, hn::Set(df, d)), df, scales);
 }
 
-// Scale i = d * (2 * code[i] + 1).
+// Scale i = d * (2 * code[i] + 1), of codes below 16.
 HWY_INLINE void OddScales(U8x16 codes, float d, float* HWY_RESTRICT scales) {
+#if DEQUANT_HAS_VBMI
+  const U8x16 odd = BitsOf<FieldMatrix(0, 4, 1, 4), 1>(codes);
+#else
   const U8x16 odd = hn::Or(hn::Add(codes, codes), hn::Set(du8, 1));
+#endif
   Scales16(Signed(odd), d, scales);
 }
 // The nibbles of the lower 8 bytes, low ones first.
 HWY_INLINE U8x16 Nibbles(U8x16 bytes) {
+#if DEQUANT_HAS_VBMI
+  return LowerFields<4>(hn::BitCast(du16, bytes));
+#else
   return hn::InterleaveLower(du8, LowNibbles(bytes), HighNibbles(bytes));
+#endif
 }
 
 // 7 sign bits to 8: the number of minus signs is even.
 HWY_INLINE U8x16 EvenSigns(U8x16 bits) {
+#if DEQUANT_HAS_VBMI
+  // Their sum on top of them, whatever is there.
+  return BitsOf<FieldMatrix(0, 7, 0, 6) | 0x7F>(bits);
+#else
   const U8x16 parity = hn::Dup128VecFromValues(
       du8, 0, 128, 128, 0, 128, 0, 0, 128, 128, 0, 0, 128, 0, 128, 128, 0);
   const U8x16 folded = hn::Xor(bits, HighNibbles(bits));
   return hn::Or(bits, hn::TableLookupBytes(parity, LowNibbles(folded)));
+#endif
+}
+
+// Of the uppermost 7 bits of 16 words.
+HWY_INLINE U8x16 EvenSignsOnTop(U16x8 w0, U16x8 w1) {
+#if DEQUANT_HAS_VBMI
+  const U8x16 bytes =
+      hn::ConcatOdd(du8, hn::BitCast(du8, w1), hn::BitCast(du8, w0));
+  return BitsOf<FieldMatrix(1, 7, 0, 6) | 0xFE>(bytes);
+#else
+  const hn::RebindToSigned<decltype(du16)> di16;
+  return EvenSigns(
+      hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
+                           hn::BitCast(di16, hn::ShiftRight<9>(w1))));
+#endif
 }
 
 // Byte i of the rows of group g, 8 times each.

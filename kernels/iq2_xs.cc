@@ -66,11 +66,7 @@ struct Unpack<IQ2_XS> {
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U16x8 w0 = Load8Words(b.qs + 32 * half);
       const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);
-      const hn::RebindToSigned<decltype(du16)> di16;
-      const U8x16 signs =
-          hn::OrderedDemote2To(du8, hn::BitCast(di16, hn::ShiftRight<9>(w0)),
-                               hn::BitCast(di16, hn::ShiftRight<9>(w1)));
-      StoreSigns(EvenSigns(signs), half, h.signs);
+      StoreSigns(EvenSignsOnTop(w0, w1), half, h.signs);
 #if !DEQUANT_HAS_VBMI
       hn::StoreU(LaneField<0, 9, 0>(w0), du16, h.row + 16 * half);
       hn::StoreU(LaneField<0, 9, 0>(w1), du16, h.row + 16 * half + 8);
