@@ -27,13 +27,14 @@ constexpr int64_t ElementsPerThread(DType out) {
 constexpr size_t kStreamBytes = 64 << 20;
 // What goes from cache to memory at a time: so little that the next blocks are
 // computed while it is on its way, and enough for a few super-blocks. Less
-// where computing them takes about as long, each value being converted: 16 bits
-// of codes of 5 bits and more (Q6_K, Q8_K 1.1 times as fast on Zen 4; others
-// .9).
+// where computing them takes about as long as that, each value being converted:
+// 16 bits of super-blocks with 5 bits and more (1.0 to 1.1 times as fast on Zen
+// 4; others, short blocks among them, .9).
 constexpr size_t kStreamBuffer = 3 << 10;
-constexpr size_t kSmallStreamBuffer = 1 << 10;
-bool IsSlow(const TypeInfo& type, DType out) {
-  return out != DType::kF32 && 8 * type.block_bytes > 5 * type.block_elements;
+size_t StreamPiece(const TypeInfo& type, DType out) {
+  const bool slow = out != DType::kF32 && type.block_elements >= 256 &&
+                    8 * type.block_bytes > 5 * type.block_elements;
+  return slow ? 1 << 10 : kStreamBuffer;
 }
 
 // With 16 bits, there is more work for a line than that costs, on Zen 3 (2 to
@@ -120,7 +121,7 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   const bool streamed = kHasStream && !copied &&
                         static_cast<size_t>(n) >= kStreamBytes / SizeOf(out) &&
                         StreamPays(out);
-  const size_t piece = IsSlow(type, out) ? kSmallStreamBuffer : kStreamBuffer;
+  const size_t piece = StreamPiece(type, out);
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
