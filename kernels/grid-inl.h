@@ -354,16 +354,20 @@ HWY_INLINE auto LoadRows(const Grid& grid, const Index* i) {
 
 #if DEQUANT_HAS_VBMI
 // The codes of 32 rows of 8, found by look-ups of words: 64 entries of a grid
-// in one instruction.
+// in one instruction, which leaves indices of others as they are.
 template <int kIndexBits>
 HWY_INLINE RowLanes FindPacked(const uint16_t* grid, RowLanes index) {
   const hn::FixedTag<uint16_t, 32> d;
-  if constexpr (kIndexBits == 6) {
-    return RowLanes{_mm512_permutex2var_epi16(hn::LoadU(d, grid).raw, index.raw,
-                                              hn::LoadU(d, grid + 32).raw)};
+  constexpr int kBit = 1 << (kIndexBits - 1);
+  const auto upper = hn::TestBit(index, hn::Set(d, kBit));
+  if constexpr (kIndexBits == 7) {
+    const auto find = [&](RowLanes from, __mmask32 m,
+                          const uint16_t* of) DEQUANT_LAMBDA {
+      return RowLanes{_mm512_mask2_permutex2var_epi16(
+          hn::LoadU(d, of).raw, from.raw, m, hn::LoadU(d, of + 32).raw)};
+    };
+    return find(find(index, ~upper.raw, grid), upper.raw, grid + kBit);
   } else {
-    constexpr int kBit = 1 << (kIndexBits - 1);
-    const auto upper = hn::TestBit(index, hn::Set(d, kBit));
     return hn::IfThenElse(upper, FindPacked<kIndexBits - 1>(grid + kBit, index),
                           FindPacked<kIndexBits - 1>(grid, index));
   }
