@@ -362,6 +362,16 @@ HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
 template <size_t n>
 constexpr std::integral_constant<size_t, n> kTimes{};
 
+// The same where f needs its argument as a constant: kTimes<0> and so on.
+template <class F, size_t... i>
+HWY_INLINE void ForEachIn(std::index_sequence<i...>, const F& f) {
+  (f(kTimes<i>), ...);
+}
+template <class F, size_t n>
+HWY_INLINE void ForEach(std::integral_constant<size_t, n>, const F& f) {
+  ForEachIn(std::make_index_sequence<n>(), f);
+}
+
 // Scales of codes are kept times kUnit: AVX2 widens a code to the top of its
 // 32-bit lane, which extends its sign for nothing but makes it 2^24 times as
 // large.
@@ -370,6 +380,10 @@ constexpr float kUnit = 0x1p-24f;
 #else
 constexpr float kUnit = 1.0f;
 #endif
+
+// AVX-512 does that with the signed codes of a row only, by one permute of
+// bytes for a half: their scales come times kSignedUnit.
+constexpr float kSignedUnit = DEQUANT_HAS_VBMI ? 0x1p-24f : 1.0f;
 
 // What codes stand for: themselves, one less or eight less.
 struct Same {

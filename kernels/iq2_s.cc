@@ -60,8 +60,10 @@ struct Unpack<IQ2_S> {
     uint16_t row[32];
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const IQ2_S& b, float d, Header& h) {
-    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f * kRowUnit), h.scale);
+    OddScales(Nibbles(Load8Bytes(b.scales)),
+              d * (0.125f * kRowUnit * kCodeUnit<Sink>), h.scale);
     const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
     StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), h.row);
     StoreIndices(Load16Bytes(b.qs + 16), UpperFields<2>(qh), h.row + 16);

@@ -66,7 +66,7 @@ struct Unpack<IQ3_S> {
   template <class Sink>
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
     const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
-    OddScales(Nibbles(scales), d, h.scale);
+    OddScales(Nibbles(scales), d * kCodeUnit<Sink>, h.scale);
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       // 2 code, or 2 code + 1

@@ -64,7 +64,7 @@ struct Unpack<IQ3_XXS> {
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
       StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
-      WordScales(words, d * 0.25f, h.scale + 4 * half);
+      WordScales(words, d * (0.25f * kCodeUnit<Sink>), h.scale + 4 * half);
     });
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {

@@ -46,6 +46,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_0> {
+  static constexpr bool kSignedRows = true;
+
   template <class Sink>
   HWY_INLINE static void Do(const Q5_0& b, float d, Sink& sink) {
     const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {

@@ -67,26 +67,43 @@ struct Unpack<Q5_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
     const auto qh = sink.Bytes(b.qh);
-    Pair<0>(b.qs, qh, h, sink);
-    Pair<1>(b.qs, qh, h, sink);
-    Pair<2>(b.qs, qh, h, sink);
-    Pair<3>(b.qs, qh, h, sink);
+    if constexpr (Sink::kRowsAtOnce == 4) {
+      FourRows<0>(b.qs, qh, h, sink);
+      FourRows<4>(b.qs, qh, h, sink);
+    } else {
+      TwoRows<0>(b.qs, qh, h, sink);
+      TwoRows<2>(b.qs, qh, h, sink);
+      TwoRows<4>(b.qs, qh, h, sink);
+      TwoRows<6>(b.qs, qh, h, sink);
+    }
   }
 
-  // Elements 64 kPair to 64 kPair + 63.
-  template <int kPair, class Bytes, class Sink>
-  HWY_INLINE static void Pair(const uint8_t* all, Bytes qh, const Header& h,
-                              Sink& sink) {
-    constexpr int r = 2 * kPair;
-    const auto qs = sink.Bytes(all + 32 * kPair);
-    const auto low = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return hn::Or(LowNibbles(qs(tag, i)), Field<r, 1, 4>(qh(tag, i)));
+  // Elements 32 r to 32 r + 31.
+  template <int r, class Bytes>
+  HWY_INLINE static auto Codes(Bytes qs, Bytes qh) {
+    return [qs, qh](auto tag, size_t i) DEQUANT_LAMBDA {
+      return hn::Or(Field<r % 2 * 4, 4>(qs(tag, i)),
+                    Field<r, 1, 4>(qh(tag, i)));
     };
-    const auto high = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      return hn::Or(HighNibbles(qs(tag, i)), Field<r + 1, 1, 4>(qh(tag, i)));
+  }
+  // Elements 32 r to 32 r + 63, and to 32 r + 127.
+  template <int r, class Bytes, class Sink>
+  HWY_INLINE static void TwoRows(const uint8_t* all, Bytes qh, const Header& h,
+                                 Sink& sink) {
+    const auto qs = sink.Bytes(all + 16 * r);
+    sink.Row(Codes<r>(qs, qh), h.scale(r), h.offset(r));
+    sink.Row(Codes<r + 1>(qs, qh), h.scale(r + 1), h.offset(r + 1));
+  }
+  template <int r, class Bytes, class Sink>
+  HWY_INLINE static void FourRows(const uint8_t* all, Bytes qh, const Header& h,
+                                  Sink& sink) {
+    const auto codes = [&](auto i) DEQUANT_LAMBDA {
+      constexpr int kRow = r + static_cast<int>(i());
+      return Codes<kRow>(sink.Bytes(all + kRow / 2 * 32), qh);
     };
-    sink.Row(low, h.scale(r), h.offset(r));
-    sink.Row(high, h.scale(r + 1), h.offset(r + 1));
+    sink.Rows(codes, [&](size_t i, size_t) DEQUANT_LAMBDA {
+      return Formula(h.scale(r + i), h.offset(r + i));
+    });
   }
 };
 

@@ -50,6 +50,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q6_K> {
+  static constexpr bool kSignedRows = true;
+
   struct Header {
     float scale[16];
   };
@@ -65,23 +67,30 @@ struct Unpack<Q6_K> {
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
       const auto qh = sink.Bytes(b.qh + 32 * half);
       const float* s = h.scale + 8 * half;
-      Row<0, 0>(ql0, qh, s, sink);
-      Row<0, 2>(ql1, qh, s + 2, sink);
-      Row<4, 4>(ql0, qh, s + 4, sink);
-      Row<4, 6>(ql1, qh, s + 6, sink);
+      if constexpr (Sink::kRowsAtOnce == 4) {
+        const auto codes = [&](auto i) DEQUANT_LAMBDA {
+          return Codes<i()>(i() % 2 == 0 ? ql0 : ql1, qh);
+        };
+        sink.Rows(codes, [&](size_t i, size_t half_row) DEQUANT_LAMBDA {
+          return Formula(s[2 * i + half_row]);
+        });
+      } else {
+        sink.Halves(Codes<0>(ql0, qh), s);
+        sink.Halves(Codes<1>(ql1, qh), s + 2);
+        sink.Halves(Codes<2>(ql0, qh), s + 4);
+        sink.Halves(Codes<3>(ql1, qh), s + 6);
+      }
     });
   }
 
-  // 32 elements: four bits from bit kLow of ql, two above them from bit kHigh
-  // of qh.
-  template <int kLow, int kHigh, class Bytes, class Sink>
-  HWY_INLINE static void Row(Bytes ql, Bytes qh, const float* scale,
-                             Sink& sink) {
-    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+  // Elements 32 kRow to 32 kRow + 31 of a half.
+  template <size_t kRow, class Bytes>
+  HWY_INLINE static auto Codes(Bytes ql, Bytes qh) {
+    return [ql, qh](auto tag, size_t i) DEQUANT_LAMBDA {
+      constexpr int kLow = kRow / 2 * 4, kHigh = kRow * 2;
       return Signed(hn::Or(Field<kLow, 4>(ql(tag, i)),
                            CenteredField<kHigh, 2, 4>(qh(tag, i))));
     };
-    sink.Halves(codes, scale);
   }
 };
 

@@ -82,6 +82,7 @@ class Sink {
   // LookedUpBytes are for these.
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
   static constexpr bool kTwoRows = false;
+  static constexpr size_t kRowsAtOnce = 1;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE

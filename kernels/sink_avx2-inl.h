@@ -333,6 +333,7 @@ class Sink {
     return RowBytesInTurn<LookedUpRow>(p);
   }
   static constexpr bool kTwoRows = false;
+  static constexpr size_t kRowsAtOnce = 1;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
     const auto q = codes(LookedUpRow(), size_t{0});

@@ -52,18 +52,32 @@ struct PackedLanes {
 template <int kBits>
 inline constexpr PackedLanes<kBits> kPackedLanes;
 
-// Which code of a row is the lowest byte of each 32-bit lane.
-template <bool kUpper>
+// Which code of a row is byte kAt of each 32-bit lane. Byte 63 is zero.
+template <bool kUpper, int kAt>
 struct WidenedHalf {
   alignas(64) uint8_t byte[64];
   constexpr WidenedHalf() : byte{} {
-    for (int i = 0; i < 16; ++i) {
-      byte[4 * i] = static_cast<uint8_t>(16 * kUpper + i);
+    for (int i = 0; i < 64; ++i) {
+      byte[i] = static_cast<uint8_t>(i % 4 == kAt ? 16 * kUpper + i / 4 : 63);
     }
   }
 };
-template <bool kUpper>
-inline constexpr WidenedHalf<kUpper> kWidenedHalf;
+template <bool kUpper, int kAt = 0>
+inline constexpr WidenedHalf<kUpper, kAt> kWidenedHalf;
+
+// Codes of 5 bits, of which those with the upper bit may stand for 32 less.
+template <bool kSigned>
+struct FiveBitCodes {
+  alignas(64) float of[2][16];
+  constexpr FiveBitCodes() : of{} {
+    for (int i = 0; i < 32; ++i) {
+      of[i / 16][i % 16] =
+          kSigned ? (i < 16 ? i : i - 32) / kSignedUnit : static_cast<float>(i);
+    }
+  }
+};
+template <bool kSigned>
+inline constexpr FiveBitCodes<kSigned> kFiveBitCodes;
 
 // The bit from which each of 16 nibbles starts in eight bytes.
 template <typename Lane>
@@ -193,16 +207,10 @@ class Sink {
     const auto value = Formula(scale...);
     if constexpr (kIsBf16 || kTwoTables) {
       // All values of 5 bits are as much work as a row.
-      alignas(64) static constexpr float kUnsigned[2][16] = {
-          {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-          {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}};
-      alignas(64) static constexpr float kSigned[16] = {
-          -16, -15, -14, -13, -12, -11, -10, -9,
-          -8,  -7,  -6,  -5,  -4,  -3,  -2,  -1};
       constexpr bool kIsSigned = !hwy::IsSame<decltype(q), const RowCodes>();
-      const float* upper_codes = kIsSigned ? kSigned : kUnsigned[1];
-      const Floats lower = value(df, hn::Load(df, kUnsigned[0]));
-      const Floats upper = value(df, hn::Load(df, upper_codes));
+      constexpr const auto& kCodes = kFiveBitCodes<kIsSigned>.of;
+      const Floats lower = value(df, hn::Load(df, kCodes[0]));
+      const Floats upper = value(df, hn::Load(df, kCodes[1]));
       const RowCodes bits = hn::BitCast(drow, q);
       if constexpr (kIsBf16) {
         PutRowOf<0>(bits, Narrow2<T>(df, lower, upper), value);
@@ -212,6 +220,31 @@ class Sink {
     } else {
       PutRow(q, value, value);
     }
+  }
+  // Rows of F32 at once, step by step. What waits for the step before keeps
+  // what is behind it in the CPU's queue waiting as well. codes(i) are as for
+  // Row or Halves, value(i, half) is a formula; i is a constant.
+  static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
+  template <class Fn, class Value>
+  HWY_INLINE void Rows(const Fn& codes, const Value& value) {
+    constexpr auto n = kTimes<kRowsAtOnce>;
+    using V = decltype(codes(kTimes<0>)(drow, size_t{0}));
+    V q[n];
+    Floats lower[n], upper[n];
+    ForEach(n,
+            [&](auto i) DEQUANT_LAMBDA { q[i] = codes(i)(drow, size_t{0}); });
+    ForEach(n, [&](auto i) DEQUANT_LAMBDA {
+      lower[i] = HalfOfRow<false>(q[i]);
+      upper[i] = HalfOfRow<true>(q[i]);
+    });
+    ForEach(n, [&](auto i) DEQUANT_LAMBDA {
+      lower[i] = value(i, 0)(df, lower[i]);
+      upper[i] = value(i, 1)(df, upper[i]);
+    });
+    ForEach(n, [&](auto i) DEQUANT_LAMBDA {
+      StoreFloats(lower[i]);
+      StoreFloats(upper[i]);
+    });
   }
   template <class... F>
   HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
@@ -615,24 +648,34 @@ class Sink {
     return Floats{_mm512_permutevar_ps(values.raw, index.raw)};
   }
 
-  // The lower or the upper 16 codes of a row.
+  // The lower or the upper 16 codes of a row, of signed ones over kSignedUnit.
   template <bool kUpper>
   HWY_INLINE static Floats HalfOfRow(SignedRowCodes q) {
+#if DEQUANT_HAS_VBMI
+    return OfBytes(kWidenedHalf<kUpper, 3>, hn::BitCast(drow, q));
+#else
     return FloatsOf(kUpper ? hn::UpperHalf(di8, q) : hn::LowerHalf(di8, q));
+#endif
   }
   template <bool kUpper>
   HWY_INLINE static Floats HalfOfRow(RowCodes q) {
 #if DEQUANT_HAS_VBMI
-    // One instruction takes them out and widens them.
-    const hn::RebindToSigned<decltype(df)> di;
-    const auto index = hn::Load(dbytes, kWidenedHalf<kUpper>.byte);
-    return hn::ConvertTo(
-        df, hn::Vec<decltype(di)>{_mm512_maskz_permutexvar_epi8(
-                0x1111111111111111, index.raw, _mm512_castsi256_si512(q.raw))});
+    return OfBytes(kWidenedHalf<kUpper>, q);
 #else
     return HalfOfRow<kUpper>(Signed(q));
 #endif
   }
+#if DEQUANT_HAS_VBMI
+  // One instruction takes them out and widens them.
+  template <class Places>
+  HWY_INLINE static Floats OfBytes(const Places& at, RowCodes q) {
+    const hn::RebindToSigned<decltype(df)> di;
+    const auto bytes = hn::ZeroExtendVector(dbytes, q);
+    return hn::ConvertTo(
+        df, hn::BitCast(di, hn::TableLookupLanes(
+                                bytes, hn::SetTableIndices(dbytes, at.byte))));
+  }
+#endif
 
   template <class V, class Value0, class Value1>
   HWY_INLINE void PutRow(V q, Value0 value0, Value1 value1) {

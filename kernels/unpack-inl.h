@@ -49,7 +49,10 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
 // where Read may be a template of the sink as well, if headers differ by it,
-// and gets `const float* scale` of two or more; and, if the second field is a
+// and gets `const float* scale` of two or more; and, if all rows are signed, so
+// that scales come times kSignedUnit as well, with
+//   static constexpr bool kSignedRows = true;
+// and, if the second field is a
 // scale of what is subtracted, which comes with the other sign then, with
 //   static constexpr bool kSubtracts = true;
 // or, with vectors that are made of a block before the codes of the one before
@@ -97,6 +100,13 @@ constexpr bool kSubtracts = requires {
   Unpack<B>::kSubtracts;
 };
 
+// What the first scale comes times, if it is an F16.
+template <class B>
+constexpr float kScaleUnit = kUnit;
+template <class B>
+requires requires { Unpack<B>::kSignedRows; }
+constexpr float kScaleUnit<B> = kUnit * kSignedUnit;
+
 // One field of one block. False if it is not finite.
 template <class B, size_t kIndex>
 HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
@@ -109,7 +119,7 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
-    constexpr float kFactor = kIndex == 0     ? kUnit
+    constexpr float kFactor = kIndex == 0     ? kScaleUnit<B>
                               : kSubtracts<B> ? -1.0f
                                               : 1.0f;
     *scale = Half(bits) * kFactor;
@@ -125,7 +135,8 @@ HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
   constexpr size_t kPerWord = 4 / kFields;
   const hn::FixedTag<float, 4> df;
   alignas(16) static constexpr float kUnits[4] = {
-      kUnit, kFields == 2 ? 1 : kUnit, kUnit, kFields == 2 ? 1 : kUnit};
+      kScaleUnit<B>, kFields == 2 ? 1 : kScaleUnit<B>, kScaleUnit<B>,
+      kFields == 2 ? 1 : kScaleUnit<B>};
   const auto units = hn::Load(df, kUnits);
   uint64_t carry = 0;
   EachOf(kTimes<kFields>, [&](size_t vector) DEQUANT_LAMBDA {
