@@ -73,7 +73,7 @@ struct Unpack<MXFP4> {
   template <class Sink>
   HWY_INLINE static void Do(const MXFP4& b, const Header& h, Sink& sink) {
     if constexpr (Sink::kKnownValues) {
-      const auto& values = kScaledFp4<MXFP4, typename Sink::Known>;
+      const auto& values = kScaledFp4<MXFP4, typename Sink::KnownOfRow>;
       sink.NibbleRow(b.qs, values.of[b.e]);
     } else {
       const auto value = [](Codes q) {

@@ -121,6 +121,7 @@ class Sink {
       kTables || (kLookUp && HWY_TARGET != HWY_SVE_256);
   using Known =
       ValueBytes<std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>>;
+  using KnownOfRow = Known;
 #if !HWY_HAVE_SCALABLE
   HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
     const auto codes = [&](auto tag, size_t i)

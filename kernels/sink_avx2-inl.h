@@ -193,6 +193,7 @@ class Sink {
   static constexpr bool kKnownValues = true;
   using Known = ValueBytes<std::conditional_t<std::is_same_v<T, hwy::float16_t>,
                                               hwy::float16_t, hwy::bfloat16_t>>;
+  using KnownOfRow = Known;
   HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
     PutFromTable(NibblesOfRow(InterleavedRow(), p, 0), LoadCodes(values.low),
                  LoadCodes(values.high));

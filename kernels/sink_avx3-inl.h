@@ -165,13 +165,6 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 #endif
 }
 
-// The signs of two tables of FP4 values: codes 9 to 15 have one.
-alignas(64) inline constexpr uint16_t kSignsFp4[32] = {
-    0, 0,      0,      0,      0,      0,      0,      0,
-    0, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000,
-    0, 0,      0,      0,      0,      0,      0,      0,
-    0, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000};
-
 template <typename T>
 class Sink {
   static constexpr bool kIsBf16 =
@@ -350,11 +343,15 @@ class Sink {
     }
   }
 
+  // For a row, half of the table is less to read and a sign more; for 16 codes,
+  // that is more.
   static constexpr bool kKnownValues = true;
-  using Known = std::conditional_t<
-      sizeof(T) == 4, ValueScale,
-      ValueWords<std::conditional_t<kIsBf16, hwy::bfloat16_t, T>>>;
-  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
+  using Known16 = std::conditional_t<kIsBf16, hwy::bfloat16_t, T>;
+  using Known =
+      std::conditional_t<sizeof(T) == 4, ValueScale, ValueWords<Known16>>;
+  using KnownOfRow =
+      std::conditional_t<sizeof(T) == 4, ValueScale, HalfOfValueWords<Known16>>;
+  HWY_INLINE void NibbleRow(const uint8_t* p, const KnownOfRow& values) {
     const auto table = LoadTable(values);
     if constexpr (kBySixteen) {
       PutOf16<0>(LoadCodes(p), table);
@@ -367,18 +364,16 @@ class Sink {
   HWY_INLINE void Halves(const Fn& codes, const Known& values0,
                          const Known& values1) {
     const RowCodes q = codes(drow, size_t{0});
+    const auto table0 = LoadTable(values0), table1 = LoadTable(values1);
     if constexpr (sizeof(T) == 4) {
-      PutOf16<0>(hn::LowerHalf(dcodes, q), LoadTable(values0));
-      PutOf16<0>(hn::UpperHalf(dcodes, q), LoadTable(values1));
+      PutOf16<0>(hn::LowerHalf(dcodes, q), table0);
+      PutOf16<0>(hn::UpperHalf(dcodes, q), table1);
     } else {
       alignas(32) static constexpr uint8_t kTable[32] = {
           0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
           16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16};
-      const hn::Half<decltype(du16)> dhalf;
-      const U16x32 both = hn::Combine(du16, hn::LoadDup128(dhalf, values1.word),
-                                      hn::LoadDup128(dhalf, values0.word));
       PutFromTable(hn::Or(q, hn::Load(drow, kTable)),
-                   hn::Or(both, hn::Load(du16, kSignsFp4)));
+                   hn::ConcatLowerLower(du16, table1, table0));
     }
   }
 
@@ -396,8 +391,8 @@ class Sink {
       StoreFloats(Floats{_mm512_permutexvar_ps(index, LoadTable(values).raw)});
     } else {
       const __m256i index = _mm256_multishift_epi64_epi8(from, all);
-      const hn::Vec<decltype(d)> v{
-          _mm256_permutexvar_epi16(index, HalfTable(values).raw)};
+      const auto table = hn::Load(d, values.word);
+      const hn::Vec<decltype(d)> v{_mm256_permutexvar_epi16(index, table.raw)};
       hn::StoreU(v, d, reinterpret_cast<uint16_t*>(to_));
       to_ += 32;
     }
@@ -816,20 +811,24 @@ class Sink {
         hn::ZeroExtendVector(du16, lower).raw, wide.raw,
         hn::ZeroExtendVector(du16, upper).raw)});
   }
-  // The values of FP4: those of codes from 8 on are negative, or zero.
-  HWY_INLINE static auto HalfTable(const Known& values) {
-    const hn::Half<decltype(du16)> dhalf;
-    return hn::Or(hn::LoadDup128(dhalf, values.word),
-                  hn::Load(dhalf, kSignsFp4));
+  HWY_INLINE static Floats LoadTable(const ValueScale& values) {
+    // Less to read than 16 floats of each scale, which fill half of L1.
+    return hn::Mul(FloatsOf(LoadCodes(kValuesFp4)),
+                   Broadcast(df, values.scale));
   }
-  HWY_INLINE static auto LoadTable(const Known& values) {
-    if constexpr (sizeof(T) == 4) {
-      // Less to read than 16 floats of each scale, which fill half of L1.
-      return hn::Mul(FloatsOf(LoadCodes(kValuesFp4)),
-                     Broadcast(df, values.scale));
-    } else {
-      return hn::ZeroExtendVector(du16, HalfTable(values));
-    }
+  template <typename W>
+  HWY_INLINE static U16x32 LoadTable(const ValueWords<W>& values) {
+    const hn::Half<decltype(du16)> dhalf;
+    return hn::ZeroExtendVector(du16, hn::Load(dhalf, values.word));
+  }
+  template <typename W>
+  HWY_INLINE static U16x32 LoadTable(const HalfOfValueWords<W>& values) {
+    alignas(32) static constexpr uint16_t kSign[16] = {
+        0, 0,      0,      0,      0,      0,      0,      0,
+        0, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000};
+    const hn::Half<decltype(du16)> dhalf;
+    return hn::ZeroExtendVector(du16, hn::Or(hn::LoadDup128(dhalf, values.word),
+                                             hn::Load(dhalf, kSign)));
   }
   HWY_INLINE static U16x32 LookedUp(U16x32 index, U16x32 table) {
     return U16x32{_mm512_permutexvar_epi16(index.raw, table.raw)};

@@ -28,10 +28,16 @@ struct ValueBytes {
     high[i] = static_cast<uint8_t>(BitsAs<T>(value) >> 8);
   }
 };
-/// The values of codes 0 to 7, which with the other sign are those of the rest,
-/// but for zero.
+/// As they are.
 template <typename T>
 struct ValueWords {
+  alignas(32) uint16_t word[16];
+  constexpr void Set(size_t i, float value) { word[i] = BitsAs<T>(value); }
+};
+/// Those of codes 0 to 7, which with the other sign are those of the rest, but
+/// for zero.
+template <typename T>
+struct HalfOfValueWords {
   alignas(16) uint16_t word[8];
   constexpr void Set(size_t i, float value) {
     if (i < 8) word[i] = BitsAs<T>(value);
