@@ -81,6 +81,7 @@ class Sink {
   // codes that stand for themselves, where there are no kGroupTables.
   // LookedUpBytes are for these.
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
+  // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
   static constexpr size_t kRowsAtOnce = 1;
   template <class Values, class Fn>

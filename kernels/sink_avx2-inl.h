@@ -333,6 +333,7 @@ class Sink {
       const uint8_t* p) {
     return RowBytesInTurn<LookedUpRow>(p);
   }
+  // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
   static constexpr size_t kRowsAtOnce = 1;
   template <class Values, class Fn>

@@ -1,9 +1,9 @@
 // blocks -> values: the sink of AVX-512, which takes rows of 32 codes.
 //
 // What it does is what sink-inl.h does. Its look-ups see as many bits of an
-// index as the table has entries, so that codes need no mask. Most of its work
-// needs one port of the CPU, that of shuffles: widening, packing, masks from
-// memory.
+// index as the table has entries, so that codes need no mask: what is above
+// them may be those of the next row. Most of its work needs one port of the
+// CPU, that of shuffles: widening, packing, masks from memory.
 
 #if defined(DEQUANT_KERNELS_SINK_AVX3_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEQUANT_KERNELS_SINK_AVX3_INL_H_
@@ -214,9 +214,9 @@ class Sink {
       PutRow(q, value, value);
     }
   }
-  // Rows of F32 at once, step by step. What waits for the step before keeps
-  // what is behind it in the CPU's queue waiting as well. codes(i) are as for
-  // Row or Halves, value(i, half) is a formula; i is a constant.
+  // Rows of F32 at once, step by step: what waits for the step before it keeps
+  // what is behind it in the CPU's queue waiting. codes(i) are as for Row or
+  // Halves, value(i, half) is a formula; i is a constant.
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
   template <class Fn, class Value>
   HWY_INLINE void Rows(const Fn& codes, const Value& value) {
@@ -262,8 +262,9 @@ class Sink {
 
   static constexpr bool kGroupTables = sizeof(T) == 2;
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
-  // Two rows of such codes, the second in bits 5 to 7: four bits less make
-  // indices of them, in lanes that were widened for the first.
+  // Two rows of codes below 8, the first in bits 1 to 3, the second in bits 5
+  // to 7, which stand for what Values has. Each half of them has a scale. Lanes
+  // that are widened for the first row serve the second, four bits lower.
   static constexpr bool kTwoRows = true;
   template <class Values, class Fn>
   HWY_INLINE void TwoRowsOfEight(const Fn& codes, const float* scale) {

@@ -49,19 +49,18 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   template <class Sink>
 //   static void Do(const B& block, const Header& header, Sink& sink);
 // where Read may be a template of the sink as well, if headers differ by it,
-// and gets `const float* scale` of two or more; and, if all rows are signed, so
-// that scales come times kSignedUnit as well, with
-//   static constexpr bool kSignedRows = true;
-// and, if the second field is a
-// scale of what is subtracted, which comes with the other sign then, with
-//   static constexpr bool kSubtracts = true;
-// or, with vectors that are made of a block before the codes of the one before
-// are unpacked, for which a sink has a type, with
+// and gets `const float* scale` of two or more; or, with vectors that are made
+// of a block before the codes of the one before it are unpacked, for which the
+// sink has a type, with
 //   template <class Sink>
 //   static typename Sink::Made Make(const B& block, float scale...);
 //   template <class Sink>
-//   static void Do(const B& block, const typename Sink::Made& made, Sink&
-//   sink);
+//   static void Do(const B& block, const Sink::Made& made, Sink& sink);
+// and, if the second field is a scale of what is subtracted, which comes with
+// the other sign then, with
+//   static constexpr bool kSubtracts = true;
+// and, if all rows are signed, so that scales come times kSignedUnit too, with
+//   static constexpr bool kSignedRows = true;
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   template <class Sink>
