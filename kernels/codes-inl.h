@@ -533,6 +533,7 @@ struct OffsetScaled {
 
 HWY_INLINE Scaled Formula(float scale) { return {scale}; }
 HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
+HWY_INLINE ScaledOffset Formula(ScaledOffset value) { return value; }
 HWY_INLINE ScaledOffset Formula(float scale, float offset) {
   return {scale, offset};
 }

@@ -48,12 +48,13 @@ template <>
 struct Unpack<Q5_0> {
   static constexpr bool kSignedRows = true;
 
-  template <class Sink>
-  HWY_INLINE static void Do(const Q5_0& b, float d, Sink& sink) {
-    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+  HWY_INLINE static auto Codes(const Q5_0& b) {
+    return [&b](auto tag, size_t i) DEQUANT_LAMBDA {
       return FiveBitsOfRow<true>(tag, b.qs, b.qh, i);
     };
-    sink.Row(codes, HalfScaled{d, b.d});
+  }
+  HWY_INLINE static auto Value(const Q5_0& b, float d) {
+    return HalfScaled{d, b.d};
   }
 };
 

@@ -49,12 +49,13 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_1> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q5_1& b, float d, float m, Sink& sink) {
-    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+  HWY_INLINE static auto Codes(const Q5_1& b) {
+    return [&b](auto tag, size_t i) DEQUANT_LAMBDA {
       return FiveBitsOfRow<false>(tag, b.qs, b.qh, i);
     };
-    sink.Row(codes, d, m);
+  }
+  HWY_INLINE static auto Value(const Q5_1&, float d, float m) {
+    return Formula(d, m);
   }
 };
 

@@ -43,7 +43,11 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   template <class Sink>
 //   static void Do(const B& block, float scale..., Sink& sink);
 // where the scales are the fields that B::kScales lists, the first of them
-// times kUnit if it is an F16; or, where a block has more to make ready, with
+// times kUnit if it is an F16; or, for a block that is one row of 32 elements,
+// with what Sink::Row takes,
+//   static auto Codes(const B& block);
+//   static auto Value(const B& block, float scale...);
+// or, where a block has more to make ready, with
 //   struct Header;
 //   static void Read(const B& block, float scale..., Header& header);
 //   template <class Sink>
@@ -243,14 +247,49 @@ HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
   return ok;
 }
 
+// Whether a block is a row.
+template <class B>
+constexpr bool kIsRow = requires {
+  &Unpack<B>::Codes;
+};
+
+// Rows, as many as the sink takes at once.
+template <class B, class Sink, size_t... kIndex>
+HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
+                           size_t first, Sink& sink,
+                           std::index_sequence<kIndex...>) {
+  const auto codes = [&](size_t i) DEQUANT_LAMBDA {
+    return Unpack<B>::Codes(BlockAt<B>(blocks, first + i));
+  };
+  const auto value = [&](size_t i, size_t) DEQUANT_LAMBDA {
+    return Unpack<B>::Value(BlockAt<B>(blocks, first + i),
+                            scale[first + i][kIndex]...);
+  };
+  sink.Rows(codes, value);
+}
+
 template <class B, typename T, class N, size_t... kIndex>
 HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
                             uint8_t* to, std::index_sequence<kIndex...>) {
+  using To = Sink<Stored<T>>;
+  constexpr size_t kTo = B::kElements * sizeof(T);
+  constexpr size_t kAtOnce = To::kRowsAtOnce;
+  if constexpr (kIsRow<B> && kAtOnce > 1 && !std::is_same_v<N, size_t>) {
+    EachOf(kTimes<n() / kAtOnce>, [&](size_t i) DEQUANT_LAMBDA {
+      const size_t first = i * kAtOnce;
+      To sink(to + first * kTo);
+      UnpackRows<B>(blocks, ready.scale, first, sink, Fields<B>());
+    });
+    return;
+  }
   EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
     const B& block = BlockAt<B>(blocks, i);
-    Sink<Stored<T>> sink(to + i * (B::kElements * sizeof(T)));
+    To sink(to + i * kTo);
     if constexpr (requires { ready.header; }) {
       Unpack<B>::Do(block, ready.header[i], sink);
+    } else if constexpr (kIsRow<B>) {
+      sink.Row(Unpack<B>::Codes(block),
+               Unpack<B>::Value(block, ready.scale[i][kIndex]...));
     } else {
       Unpack<B>::Do(block, ready.scale[i][kIndex]..., sink);
     }
