@@ -196,7 +196,8 @@ HWY_INLINE V CenteredField(V v) {
                  hn::Set(d, static_cast<uint8_t>(kHalf)));
 #endif
 }
-// Two such fields of as many bits, and kAlso, which is clear in them.
+// Two fields of as many bits of each byte, moved as Field moves one; and kAlso,
+// bits that are in neither.
 template <int kFrom0, int kFrom1, int kBits, int kTo0, int kTo1,
           uint8_t kAlso = 0, class V>
 HWY_INLINE V TwoFields(V v) {
@@ -347,9 +348,11 @@ template <class F>
 HWY_INLINE void EachOf(size_t n, const F& f) {
   for (size_t i = 0; i < n; ++i) f(i);
 }
+template <size_t n>
+constexpr std::integral_constant<size_t, n> kTimes{};
 template <class F, size_t... i>
 HWY_INLINE void EachIn(std::index_sequence<i...>, const F& f) {
-  (f(i), ...);
+  (f(kTimes<i>), ...);
 }
 template <class F, size_t n>
 HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
@@ -359,17 +362,10 @@ HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
   EachIn(std::make_index_sequence<n>(), f);
 #endif
 }
-template <size_t n>
-constexpr std::integral_constant<size_t, n> kTimes{};
-
-// The same where f needs its argument as a constant: kTimes<0> and so on.
-template <class F, size_t... i>
-HWY_INLINE void ForEachIn(std::index_sequence<i...>, const F& f) {
-  (f(kTimes<i>), ...);
-}
+// The same where f needs its argument as a constant.
 template <class F, size_t n>
 HWY_INLINE void ForEach(std::integral_constant<size_t, n>, const F& f) {
-  ForEachIn(std::make_index_sequence<n>(), f);
+  EachIn(std::make_index_sequence<n>(), f);
 }
 
 // Scales of codes are kept times kUnit: AVX2 widens a code to the top of its

@@ -66,7 +66,7 @@ struct Unpack<NVFP4> {
 
   template <class Sink>
   HWY_INLINE static void Do(const NVFP4& b, const Header& h, Sink& sink) {
-    // By one load: there are more than the CPU has ports for.
+    // All scales by one load: with one each, loads would be what limits.
     [[maybe_unused]] const uint32_t d = Load32(b.d);
     EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
       const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
