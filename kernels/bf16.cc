@@ -30,9 +30,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<BF16> {
-  template <typename T>
+  template <typename T, bool kStream>
   HWY_INLINE static void All(const uint8_t* src, size_t n, uint8_t* dst) {
-    Plain<hwy::bfloat16_t, T>(src, n, dst);
+    Plain<hwy::bfloat16_t, T, kStream>(src, n, dst);
   }
 };
 

@@ -28,9 +28,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<F16> {
-  template <typename T>
+  template <typename T, bool kStream>
   HWY_INLINE static void All(const uint8_t* src, size_t n, uint8_t* dst) {
-    Plain<hwy::float16_t, T>(src, n, dst);
+    Plain<hwy::float16_t, T, kStream>(src, n, dst);
   }
 };
 

@@ -30,9 +30,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<F32> {
-  template <typename T>
+  template <typename T, bool kStream>
   HWY_INLINE static void All(const uint8_t* src, size_t n, uint8_t* dst) {
-    Plain<float, T>(src, n, dst);
+    Plain<float, T, kStream>(src, n, dst);
   }
 };
 

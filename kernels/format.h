@@ -7,6 +7,7 @@
 #include <span>
 
 #include "dequant/dequant.h"
+#include "hwy/cache_control.h"
 
 namespace dequant {
 
@@ -33,15 +34,23 @@ struct Format {
   std::span<const ScaleField> scales;
   /// The scalar reference: one block to type.block_elements values.
   void (*decode)(const uint8_t* block, float* values);
-  /// The kernel of the target that Highway has chosen.
-  RunFn (*kernel)(DType out);
+  /// The kernel of the target that Highway has chosen; if it is to stream, one
+  /// that may store past the caches, for which `dst` is aligned to 64 bytes.
+  RunFn (*kernel)(DType out, bool stream);
 };
 
+/// Asks for what comes 2 KiB behind `blocks`. When values go past the caches,
+/// blocks come from memory as well.
+inline void PrefetchAhead(const uint8_t* blocks, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) hwy::Prefetch(blocks + 2048 + i);
+}
+
 /// Block layout B as values of T: what one kernel does.
-template <class B, typename T>
+template <class B, typename T, bool kStreams>
 struct Kernel {
   using Block = B;
   using Value = T;
+  static constexpr bool kStream = kStreams;
 };
 
 /// Defined by the kernel file of block layout B, see kernels/unpack-inl.h.

@@ -1,5 +1,6 @@
 // F32 vectors to F32, F16 and BF16 in memory, once per target: rounded once, to
-// nearest even; subnormals kept. Nothing here needs any alignment.
+// nearest even; subnormals kept. Nothing here needs any alignment, but for
+// stores that stream.
 
 #if defined(DEQUANT_KERNELS_NARROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEQUANT_KERNELS_NARROW_INL_H_
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/scalar.h"
 
@@ -187,13 +189,26 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
 }
 #endif
 
+// Stores a vector; past the caches, if it streams, for which `to` must be
+// aligned to it.
+template <bool kStream, class D, class V>
+HWY_INLINE void Store(D d, V v, uint8_t* to) {
+  auto* const lanes = reinterpret_cast<hn::TFromD<D>*>(to);
+  if constexpr (kStream) {
+    static_assert(hn::MaxLanes(d) * sizeof(*lanes) >= 16);
+    hn::Stream(v, d, lanes);
+  } else {
+    hn::StoreU(v, d, lanes);
+  }
+}
+
 // Stores one vector as T.
-template <typename T, class DF, class V>
+template <typename T, bool kStream = false, class DF, class V>
 HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
   if constexpr (std::is_same_v<T, float>) {
-    hn::StoreU(v, df, reinterpret_cast<float*>(to));
+    Store<kStream>(df, v, to);
 #if HWY_TARGET <= HWY_AVX3 && !HWY_COMPILER_MSVC
-  } else if constexpr (std::is_same_v<T, hwy::float16_t> &&
+  } else if constexpr (!kStream && std::is_same_v<T, hwy::float16_t> &&
                        hn::MaxLanes(df) == 16) {
     // Conversion and store in one, which needs a port less: GCC sees that only
     // in vectors of 16 bits.
@@ -203,14 +218,13 @@ HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
         reinterpret_cast<Halves>(Narrow<T>(df, v).raw);
 #endif
   } else {
-    hn::StoreU(Narrow<T>(df, v), hn::Rebind<uint16_t, DF>(),
-               reinterpret_cast<uint16_t*>(to));
+    Store<kStream>(hn::Rebind<uint16_t, DF>(), Narrow<T>(df, v), to);
   }
 }
 
 // Stores two vectors as T, one after the other; 16-bit results are packed first
 // where that saves instructions.
-template <typename T, class DF, class V>
+template <typename T, bool kStream = false, class DF, class V>
 HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
 #if !HWY_HAVE_SCALABLE
   constexpr bool kPack =
@@ -219,13 +233,13 @@ HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
        (HWY_ARCH_X86 &&
         (DEQUANT_NO_F16C || !std::is_same_v<T, hwy::float16_t>)));
   if constexpr (kPack) {
-    hn::StoreU(Narrow2<T>(df, lo, hi), hn::Repartition<uint16_t, DF>(),
-               reinterpret_cast<uint16_t*>(to));
-    return;
-  }
+    Store<kStream>(hn::Repartition<uint16_t, DF>(), Narrow2<T>(df, lo, hi), to);
+  } else
 #endif
-  StoreAs<T>(df, lo, to);
-  StoreAs<T>(df, hi, to + hn::Lanes(df) * sizeof(T));
+  {
+    StoreAs<T, kStream>(df, lo, to);
+    StoreAs<T, kStream>(df, hi, to + hn::Lanes(df) * sizeof(T));
+  }
 }
 
 // Loads one vector of From as F32; NaN passes through.
@@ -277,7 +291,7 @@ HWY_INLINE void StoreScalar(float f, uint8_t* to) {
 }
 
 // n values of From to T, NaN made canonical.
-template <typename From, typename T>
+template <typename From, typename T, bool kStream = false>
 HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
                         uint8_t* HWY_RESTRICT to) {
   // F16 has no subnormals of F32.
@@ -304,11 +318,11 @@ HWY_INLINE void Convert(const uint8_t* HWY_RESTRICT from, size_t n,
       v1 = hn::IfThenElse(hn::IsNaN(v1), nan, v1);
       v2 = hn::IfThenElse(hn::IsNaN(v2), nan, v2);
       v3 = hn::IfThenElse(hn::IsNaN(v3), nan, v3);
-      StoreAs2<T>(df, v0, v1, to);
-      StoreAs2<T>(df, v2, v3, to + 2 * lanes * sizeof(T));
+      StoreAs2<T, kStream>(df, v0, v1, to);
+      StoreAs2<T, kStream>(df, v2, v3, to + 2 * lanes * sizeof(T));
     } else {
-      StoreAs2<Stored>(df, v0, v1, to);
-      StoreAs2<Stored>(df, v2, v3, to + 2 * lanes * sizeof(T));
+      StoreAs2<Stored, kStream>(df, v0, v1, to);
+      StoreAs2<Stored, kStream>(df, v2, v3, to + 2 * lanes * sizeof(T));
     }
     from += 4 * lanes * sizeof(From);
     to += 4 * lanes * sizeof(T);
@@ -332,13 +346,13 @@ HWY_NOINLINE void ConvertBlock(const uint8_t* from, size_t n, uint8_t* to) {
 }
 
 // The kernel of a plain type: values of its own type are copied.
-template <typename From, typename T>
+template <typename From, typename T, bool kStream>
 HWY_INLINE void Plain(const uint8_t* HWY_RESTRICT from, size_t n,
                       uint8_t* HWY_RESTRICT to) {
   if constexpr (std::is_same_v<From, T>) {
     std::memcpy(to, from, n * sizeof(T));
   } else {
-    Convert<From, T>(from, n, to);
+    Convert<From, T, kStream>(from, n, to);
   }
 }
 

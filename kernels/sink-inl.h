@@ -43,7 +43,7 @@ alignas(16) inline constexpr uint8_t kOrderOfFour[16] = {
 
 // Writes groups of codes as T, one after the other. Codes without a sign are
 // below 128. With an offset, scale and code must have 24 bits between them.
-template <typename T>
+template <typename T, bool kStream = false>
 class Sink {
   // Looked up are the bytes of 16-bit values.
   static constexpr bool kLookUp = !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SSE2;
@@ -342,13 +342,13 @@ class Sink {
   // Eight values, or the upper halves of F32.
   HWY_INLINE void PutWords(Codes words) {
     if constexpr (sizeof(T) == 2) {
-      hn::StoreU(words, dcodes, to_);
+      Store<kStream>(dcodes, words, to_);
       to_ += 16;
     } else {
       const hn::FixedTag<uint16_t, 8> d16;
       const auto upper = hn::BitCast(d16, words), lower = hn::Zero(d16);
       const auto put = [&](auto v) DEQUANT_LAMBDA {
-        hn::StoreU(hn::BitCast(dcodes, v), dcodes, to_);
+        Store<kStream>(dcodes, hn::BitCast(dcodes, v), to_);
         to_ += 16;
       };
       put(hn::InterleaveLower(d16, lower, upper));
@@ -378,7 +378,8 @@ class Sink {
     hn::StoreU(q, di8, bytes);
     for (size_t i = 0; i < 16; i += hn::Lanes(df)) {
       const auto wide = hn::PromoteTo(di32, hn::LoadU(dq, bytes + i));
-      StoreAs<T>(df, value(df, hn::ConvertTo(df, wide)), to_ + i * sizeof(T));
+      StoreAs<T, kStream>(df, value(df, hn::ConvertTo(df, wide)),
+                          to_ + i * sizeof(T));
     }
 #else
     constexpr size_t kLanes = hn::MaxLanes(df);
@@ -387,14 +388,14 @@ class Sink {
       const auto lo = hn::PromoteTo(di32, hn::LowerHalf(q));
       const auto hi =
           hn::PromoteTo(di32, hn::UpperHalf(hn::Half<decltype(di8)>(), q));
-      StoreAs2<T>(df, value(df, hn::ConvertTo(df, lo)),
-                  value(df, hn::ConvertTo(df, hi)), to_);
+      StoreAs2<T, kStream>(df, value(df, hn::ConvertTo(df, lo)),
+                           value(df, hn::ConvertTo(df, hi)), to_);
     } else {
 #if HWY_TARGET_IS_NEON
-      StoreAs2<T>(df, value(df, FromTop<0>(df, q)),
-                  value(df, FromTop<4>(df, q)), to_);
-      StoreAs2<T>(df, value(df, FromTop<8>(df, q)),
-                  value(df, FromTop<12>(df, q)), to_ + 8 * sizeof(T));
+      StoreAs2<T, kStream>(df, value(df, FromTop<0>(df, q)),
+                           value(df, FromTop<4>(df, q)), to_);
+      StoreAs2<T, kStream>(df, value(df, FromTop<8>(df, q)),
+                           value(df, FromTop<12>(df, q)), to_ + 8 * sizeof(T));
 #else
       const hn::FixedTag<int16_t, 8> di16;
       const auto lo = hn::PromoteLowerTo(di16, q);
@@ -409,8 +410,9 @@ class Sink {
   template <class DF, class V16, class Fn>
   HWY_INLINE void PutHalf(DF df, V16 q, Fn value, uint8_t* to) {
     const hn::Rebind<int32_t, DF> di32;
-    StoreAs2<T>(df, value(df, hn::ConvertTo(df, hn::PromoteLowerTo(di32, q))),
-                value(df, hn::ConvertTo(df, hn::PromoteUpperTo(di32, q))), to);
+    StoreAs2<T, kStream>(
+        df, value(df, hn::ConvertTo(df, hn::PromoteLowerTo(di32, q))),
+        value(df, hn::ConvertTo(df, hn::PromoteUpperTo(di32, q))), to);
   }
 
   uint8_t* to_;

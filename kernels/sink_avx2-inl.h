@@ -109,7 +109,7 @@ template <bool kInTurn>
 inline constexpr SignedNibbles<kInTurn> kSignedNibbles;
 
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
-template <typename T>
+template <typename T, bool kStream = false>
 class Sink {
   static constexpr bool kIsBf16 =
       sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
@@ -139,7 +139,7 @@ class Sink {
   template <class V, class Value0>
   HWY_INLINE void Widened(V lo, V hi, Value0 value) {
     const Floats f0 = Value(lo), f1 = Value(hi);
-    StoreAs2<T>(df, value(df, f0), value(df, f1), to_);
+    StoreAs2<T, kStream>(df, value(df, f0), value(df, f1), to_);
     to_ += 16 * sizeof(T);
   }
 
@@ -433,11 +433,11 @@ class Sink {
     if constexpr (kIsBf16) {
       const U16x16 first = Bf16InTurn<T>(df, v0, v1);
       const U16x16 second = Bf16InTurn<T>(df, v2, v3);
-      hn::StoreU(first, du16, reinterpret_cast<uint16_t*>(to_));
-      hn::StoreU(second, du16, reinterpret_cast<uint16_t*>(to_) + 16);
+      Store<kStream>(du16, first, to_);
+      Store<kStream>(du16, second, to_ + 32);
     } else {
-      StoreAs2<T>(df, v0, v1, to_);
-      StoreAs2<T>(df, v2, v3, to_ + 16 * sizeof(T));
+      StoreAs2<T, kStream>(df, v0, v1, to_);
+      StoreAs2<T, kStream>(df, v2, v3, to_ + 16 * sizeof(T));
     }
     to_ += 32 * sizeof(T);
   }
@@ -469,7 +469,7 @@ class Sink {
               index(WidenTo<8, 1, 0>(q1)));
   }
   HWY_INLINE void PutFloats(Floats v) {
-    hn::StoreU(v, df, reinterpret_cast<float*>(to_));
+    Store<kStream>(df, v, to_);
     to_ += 32;
   }
 
@@ -541,7 +541,7 @@ class Sink {
   // 16 values, or their upper halves.
   HWY_INLINE void PutWords(Codes words) {
     if constexpr (sizeof(T) == 2) {
-      hn::StoreU(words, dcodes, to_);
+      Store<kStream>(dcodes, words, to_);
       to_ += 32;
     } else {
       const U16x16 upper = hn::BitCast(du16, words), lower = hn::Zero(du16);

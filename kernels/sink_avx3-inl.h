@@ -165,7 +165,7 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 #endif
 }
 
-template <typename T>
+template <typename T, bool kStream = false>
 class Sink {
   static constexpr bool kIsBf16 =
       sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
@@ -190,7 +190,7 @@ class Sink {
 
   template <class V>
   HWY_INLINE void operator()(V q, float scale) {
-    StoreAs<T>(df, Formula(scale)(df, FloatsOf(q)), to_);
+    StoreAs<T, kStream>(df, Formula(scale)(df, FloatsOf(q)), to_);
     to_ += 16 * sizeof(T);
   }
   HWY_INLINE static RowBytes Bytes(const uint8_t* p) { return {p}; }
@@ -394,7 +394,7 @@ class Sink {
       const __m256i index = _mm256_multishift_epi64_epi8(from, all);
       const auto table = hn::Load(d, values.word);
       const hn::Vec<decltype(d)> v{_mm256_permutexvar_epi16(index, table.raw)};
-      hn::StoreU(v, d, reinterpret_cast<uint16_t*>(to_));
+      Store<kStream>(d, v, to_);
       to_ += 32;
     }
   }
@@ -686,7 +686,7 @@ class Sink {
   template <class Value0, class Value1>
   HWY_INLINE void PutFloats(Floats lo, Floats hi, Value0 value0,
                             Value1 value1) {
-    StoreAs2<T>(df, value0(df, lo), value1(df, hi), to_);
+    StoreAs2<T, kStream>(df, value0(df, lo), value1(df, hi), to_);
     to_ += 32 * sizeof(T);
   }
 
@@ -779,7 +779,7 @@ class Sink {
     }
     const hn::Vec<decltype(dhalf)> v{
         _mm256_permutexvar_epi16(index.raw, hn::LowerHalf(dhalf, table).raw)};
-    hn::StoreU(v, dhalf, reinterpret_cast<uint16_t*>(to_));
+    Store<kStream>(dhalf, v, to_);
     to_ += 32;
   }
   template <int kFrom, class Value>
@@ -857,13 +857,13 @@ class Sink {
   }
 
   HWY_INLINE void StoreFloats(Floats v) {
-    hn::StoreU(v, df, reinterpret_cast<float*>(to_));
+    Store<kStream>(df, v, to_);
     to_ += 64;
   }
   // 32 elements of 16 bits.
   template <class V>
   HWY_INLINE void StoreRow(V v) {
-    hn::StoreU(hn::BitCast(du16, v), du16, reinterpret_cast<uint16_t*>(to_));
+    Store<kStream>(du16, hn::BitCast(du16, v), to_);
     to_ += 64;
   }
 

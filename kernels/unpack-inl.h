@@ -70,8 +70,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   template <class Sink>
 //   static bool Takes(const B& block);
 // or, for plain types, with
-//   template <typename T> static void All(const uint8_t* src, size_t n,
-//   uint8_t* dst);
+//   template <typename T, bool kStream>
+//   static void All(const uint8_t* src, size_t n, uint8_t* dst);
 template <class B>
 struct Unpack;
 
@@ -199,6 +199,10 @@ template <typename T>
 using Stored =
     std::conditional_t<kHasNormalBf16 && std::is_same_v<T, hwy::bfloat16_t>,
                        NormalBf16, T>;
+template <class K>
+using SinkOf = Sink<Stored<typename K::Value>, K::kStream>;
+template <class K>
+constexpr size_t kOutBytes = K::Block::kElements * sizeof(typename K::Value);
 
 // What is made ready for a batch of blocks, before their codes are unpacked.
 template <class B>
@@ -268,11 +272,11 @@ HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
   sink.Rows(codes, value);
 }
 
-template <class B, typename T, class N, size_t... kIndex>
+template <class K, class N, class B, size_t... kIndex>
 HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
                             uint8_t* to, std::index_sequence<kIndex...>) {
-  using To = Sink<Stored<T>>;
-  constexpr size_t kTo = B::kElements * sizeof(T);
+  using To = SinkOf<K>;
+  constexpr size_t kTo = kOutBytes<K>;
   constexpr size_t kAtOnce = To::kRowsAtOnce;
   if constexpr (kIsRow<B> && kAtOnce > 1 && !std::is_same_v<N, size_t>) {
     EachOf(kTimes<n() / kAtOnce>, [&](size_t i) DEQUANT_LAMBDA {
@@ -307,36 +311,38 @@ HWY_NOINLINE void RunReference(const uint8_t* blocks, size_t n, uint8_t* to) {
   }
 }
 
-template <class B, typename T, class N>
+template <class K, class N, class B>
 HWY_INLINE bool MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready) {
-  return MakeReady<B, Sink<Stored<T>>>(blocks, n, ready, Fields<B>());
+  if constexpr (K::kStream) PrefetchAhead(blocks, n * sizeof(B));
+  return MakeReady<B, SinkOf<K>>(blocks, n, ready, Fields<B>());
 }
-template <class B, typename T, class N>
+template <class K, class N, class B>
 HWY_INLINE void RunReady(bool ok, const uint8_t* HWY_RESTRICT src, N n,
                          const Ready<B>& ready, uint8_t* HWY_RESTRICT dst) {
   if (HWY_LIKELY(ok)) {
-    UnpackReady<B, T>(src, n, ready, dst, Fields<B>());
+    UnpackReady<K>(src, n, ready, dst, Fields<B>());
   } else {
-    RunReference<B, T>(src, n, dst);
+    RunReference<B, typename K::Value>(src, n, dst);
   }
 }
 
 // At least one whole batch of short blocks. One is made ready before the codes
 // of another: these would wait for their scales, and what comes behind them in
 // the CPU's queue waits as well.
-template <class B, typename T>
+template <class K>
 HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
                          uint8_t* HWY_RESTRICT dst) {
+  using B = typename K::Block;
   constexpr auto n = kTimes<kBatch>;
   Ready<B> ready[2];
-  bool ok = MakeReadyFor<B, T>(src, n, ready[0]);
+  bool ok = MakeReadyFor<K>(src, n, ready[0]);
   for (size_t i = 1; i <= batches; ++i) {
     const uint8_t* next = src + kBatch * sizeof(B);
     bool next_ok = true;
-    if (i < batches) next_ok = MakeReadyFor<B, T>(next, n, ready[i % 2]);
-    RunReady<B, T>(ok, src, n, ready[(i - 1) % 2], dst);
+    if (i < batches) next_ok = MakeReadyFor<K>(next, n, ready[i % 2]);
+    RunReady<K>(ok, src, n, ready[(i - 1) % 2], dst);
     src = next;
-    dst += kBatch * (B::kElements * sizeof(T));
+    dst += kBatch * kOutBytes<K>;
     ok = next_ok;
   }
 }
@@ -349,11 +355,12 @@ constexpr bool kMakes = requires {
 
 // Vectors of one block before the codes of another; the scales of kBatch blocks
 // before those of kBatch others.
-template <class B, typename T, size_t... kIndex>
+template <class K, size_t... kIndex>
 HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
                             uint8_t* HWY_RESTRICT dst,
                             std::index_sequence<kIndex...> fields) {
-  using To = Sink<Stored<T>>;
+  using B = typename K::Block;
+  using To = SinkOf<K>;
   Scales<B> scale[2];
   bool ok[2];
   const auto read = [&](size_t i) DEQUANT_LAMBDA {
@@ -368,14 +375,15 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
   read(0);
   auto made = make(0);
   for (size_t i = 0; i < blocks; ++i) {
+    if constexpr (K::kStream) PrefetchAhead(src + i * sizeof(B), sizeof(B));
     if (i % kBatch == 0 && i + kBatch < blocks) read(i + kBatch);
     const auto next = make(i + 1 < blocks ? i + 1 : i);
-    To sink(dst + i * (B::kElements * sizeof(T)));
+    To sink(dst + i * kOutBytes<K>);
     if (HWY_LIKELY(ok[i / kBatch % 2])) {
       Unpack<B>::Do(BlockAt<B>(src, i), made, sink);
     } else {
-      RunReference<B, T>(src + i * sizeof(B), 1,
-                         dst + i * (B::kElements * sizeof(T)));
+      RunReference<B, typename K::Value>(src + i * sizeof(B), 1,
+                                         dst + i * kOutBytes<K>);
     }
     made = next;
   }
@@ -385,17 +393,16 @@ template <class K>
 void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
          uint8_t* HWY_RESTRICT dst) {
   using B = typename K::Block;
-  using T = typename K::Value;
   if constexpr (B::kElements == 1) {
-    Unpack<B>::template All<T>(src, blocks, dst);
-  } else if constexpr (kMakes<B, Sink<Stored<T>>>) {
-    if (blocks > 0) RunOneAhead<B, T>(src, blocks, dst, Fields<B>());
+    Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
+  } else if constexpr (kMakes<B, SinkOf<K>>) {
+    if (blocks > 0) RunOneAhead<K>(src, blocks, dst, Fields<B>());
   } else {
-    constexpr size_t kTo = B::kElements * sizeof(T);
+    constexpr size_t kTo = kOutBytes<K>;
     // Of short blocks, a loop over them would be a fifth of the instructions.
     if constexpr (B::kElements < 256 && !HWY_IS_ASAN) {
       if (blocks >= kBatch) {
-        RunShort<B, T>(src, blocks / kBatch, dst);
+        RunShort<K>(src, blocks / kBatch, dst);
         const size_t done = blocks / kBatch * kBatch;
         src += done * sizeof(B);
         dst += done * kTo;
@@ -405,8 +412,8 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
     while (blocks > 0) {
       const size_t n = HWY_MIN(blocks, kBatch);
       Ready<B> ready;
-      const bool ok = MakeReadyFor<B, T>(src, n, ready);
-      RunReady<B, T>(ok, src, n, ready, dst);
+      const bool ok = MakeReadyFor<K>(src, n, ready);
+      RunReady<K>(ok, src, n, ready, dst);
       src += n * sizeof(B);
       dst += n * kTo;
       blocks -= n;
@@ -423,9 +430,18 @@ namespace dequant {
 
 // A kernel file ends with `template const Format& FormatOf<B>();`.
 template <class K>
-RunFn Pick() {
+RunFn PickTarget() {
   HWY_EXPORT_T(Table, Run<K>);
   return HWY_DYNAMIC_POINTER_T(Table);
+}
+template <class B, typename T>
+RunFn Pick(bool stream) {
+#if HWY_ARCH_X86
+  if (stream) return PickTarget<Kernel<B, T, true>>();
+#else
+  (void)stream;  // whose stores are the same ones
+#endif
+  return PickTarget<Kernel<B, T, false>>();
 }
 
 template <class B>
@@ -439,14 +455,14 @@ const Format& FormatOf() {
           [](const uint8_t* block, float* values) {
             B::Decode(*reinterpret_cast<const B*>(block), values);
           },
-      .kernel = [](DType out) -> RunFn {
+      .kernel = [](DType out, bool stream) -> RunFn {
         switch (out) {
           case DType::kF32:
-            return Pick<Kernel<B, float>>();
+            return Pick<B, float>(stream);
           case DType::kF16:
-            return Pick<Kernel<B, hwy::float16_t>>();
+            return Pick<B, hwy::float16_t>(stream);
           case DType::kBF16:
-            return Pick<Kernel<B, hwy::bfloat16_t>>();
+            return Pick<B, hwy::bfloat16_t>(stream);
         }
         return nullptr;
       }};

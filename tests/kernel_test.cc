@@ -44,6 +44,21 @@ TEST_P(KernelTest, EqualsTheReference) {
   }
 }
 
+TEST_P(KernelTest, StreamsTheSameBytes) {
+  if (!kHasStream) GTEST_SKIP() << "the same kernels";
+  for (Pattern pattern : kPatterns) {
+    for (size_t blocks : {1, 2, 3, 7, 31, 300}) {
+      const auto src = MakeBlocks(format(), pattern, blocks, blocks);
+      const auto want = Expected(format(), out(), src);
+      GuardedBuffer buffer(want.size());
+      const std::span<uint8_t> got = buffer.Front(want.size());
+      Stream(src.data(), got.data(), blocks);
+      ASSERT_EQ(FirstDifference(want, got), -1)
+          << Name(pattern) << ", " << blocks << " blocks";
+    }
+  }
+}
+
 // One NaN scale must not reach its neighbours, wherever it stands.
 TEST_P(KernelTest, HostileBlocksStayAlone) {
   const size_t blocks = 40;
@@ -62,7 +77,7 @@ TEST_P(KernelTest, HostileBlocksStayAlone) {
 
 // Exactly the given bytes are read and written: both buffers end at a page that
 // can't be touched, or start behind one; the source is read-only; the gaps
-// beside the destination keep their bytes.
+// beside the destination keep their bytes. Kernels that stream do the same.
 class GuardPages : public KernelTest {
  protected:
   static constexpr size_t kSourceGaps = 64, kDestinationGaps = 16;
@@ -107,12 +122,22 @@ class GuardPages : public KernelTest {
     uint8_t* const end = begin + dst.size();
     uint8_t* const before = begin - std::min(kNear, begin - all.data());
     uint8_t* const after = end + std::min(kNear, all.data() + all.size() - end);
-    std::fill(before, after, 0xA5);
-    if (Call(src.data(), begin, blocks) != Status::kOk) return "no success";
-    if (std::memcmp(begin, want_.data(), dst.size()) != 0) return "other bytes";
     const auto kept = [](uint8_t b) { return b == 0xA5; };
-    if (!std::all_of(before, begin, kept)) return "wrote before dst";
-    if (!std::all_of(end, after, kept)) return "wrote behind dst";
+    const bool aligned = reinterpret_cast<uintptr_t>(begin) % 64 == 0;
+    for (bool stream : {false, true}) {
+      if (stream && !(kHasStream && aligned)) break;
+      std::fill(before, after, 0xA5);
+      if (stream) {
+        Stream(src.data(), begin, blocks);
+      } else if (Call(src.data(), begin, blocks) != Status::kOk) {
+        return "no success";
+      }
+      if (std::memcmp(begin, want_.data(), dst.size()) != 0) {
+        return stream ? "streamed other bytes" : "other bytes";
+      }
+      if (!std::all_of(before, begin, kept)) return "wrote before dst";
+      if (!std::all_of(end, after, kept)) return "wrote behind dst";
+    }
     return "";
   }
 

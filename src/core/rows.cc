@@ -23,42 +23,34 @@ constexpr int64_t ElementsPerThread(DType out) {
 }
 
 // An output this large does not stay in a cache, so that reading its lines
-// before they are written, as plain stores do, is for nothing.
+// before they are written, as plain stores do, is for nothing. Kernels that
+// stream write past the caches.
 constexpr size_t kStreamBytes = 64 << 20;
-// What goes from cache to memory at a time: so little that the next blocks are
-// computed while it is on its way, and enough for a few super-blocks. Less
-// where computing them takes about as long as that, each value being converted:
-// 16 bits of super-blocks with 5 bits and more (1.0 to 1.1 times as fast on Zen
-// 4; others, short blocks among them, .9).
-constexpr size_t kStreamBuffer = 3 << 10;
-size_t StreamPiece(const TypeInfo& type, DType out) {
-  const bool slow = out != DType::kF32 && type.block_elements >= 256 &&
-                    8 * type.block_bytes > 5 * type.block_elements;
-  return slow ? 1 << 10 : kStreamBuffer;
-}
 
-// With 16 bits, there is more work for a line than that costs, on Zen 3 (2 to
-// 20 % slower); with AVX-512 it was 1.2 to 1.7 times as fast on an Intel Xeon,
-// and mostly 1.0 to 1.3 times on Zen 4.
-bool StreamPays(DType out) {
+// If the output is not aligned, values are copied there from L1: so many at a
+// time that the next blocks are computed while these are on their way, and
+// enough for a few super-blocks.
+constexpr size_t kStreamBuffer = 3 << 10;
+
+// With 16 bits, there is more work for a line than that saves, without AVX-512.
+bool CopyPays(DType out) {
   return out == DType::kF32 || std::string(Target()).starts_with("AVX3");
 }
 
-// Kernel `run` on blocks that are `bytes` long and give `out` bytes each, about
-// `piece` bytes at a time.
-void RunStreamed(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
-                 uint8_t* to, size_t out, size_t piece) {
+// Kernel `run` on blocks that are `bytes` long and give `out` bytes each.
+void RunCopied(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
+               uint8_t* to, size_t out) {
   alignas(64) uint8_t buffer[kStreamBuffer];
-  const auto most = static_cast<int64_t>(piece / out);
+  const auto most = static_cast<int64_t>(kStreamBuffer / out);
   while (blocks > 0) {
     const auto n = static_cast<size_t>(std::min(blocks, most));
     run(from, n, buffer);
+    PrefetchAhead(from, n * bytes);
     StreamCopy(to, buffer, n * out);
     from += n * bytes;
     to += n * out;
     blocks -= static_cast<int64_t>(n);
   }
-  StreamFence();
 }
 
 #ifdef _OPENMP
@@ -112,25 +104,25 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   if (n == 0) return Status::kOk;
   if (src == nullptr || dst == nullptr) return Status::kNullPointer;
 
-  const RunFn run = format->kernel(out);
   const auto* from = static_cast<const uint8_t*>(src);
   auto* to = static_cast<uint8_t*>(dst);
   const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
   const auto block_bytes = static_cast<size_t>(type.block_bytes);
   const bool copied = src_type == static_cast<int32_t>(out);
-  const bool streamed = kHasStream && !copied &&
-                        static_cast<size_t>(n) >= kStreamBytes / SizeOf(out) &&
-                        StreamPays(out);
-  const size_t piece = StreamPiece(type, out);
+  const bool large = kHasStream && !copied &&
+                     static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
   const auto run_blocks = [=](int64_t begin, int64_t count) {
     const DefaultFloatEnv env;
     const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
     uint8_t* const t = to + static_cast<size_t>(begin) * block_out;
-    if (streamed) {
-      RunStreamed(run, f, block_bytes, count, t, block_out, piece);
+    const bool aligned = reinterpret_cast<uintptr_t>(t) % 64 == 0;
+    const RunFn run = format->kernel(out, large && aligned);
+    if (large && !aligned && CopyPays(out)) {
+      RunCopied(run, f, block_bytes, count, t, block_out);
     } else {
       run(f, static_cast<size_t>(count), t);
     }
+    if (large) StreamFence();
   };
 
   int64_t parts = 1;

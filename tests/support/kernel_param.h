@@ -8,6 +8,7 @@
 
 #include "dequant/dequant.h"
 #include "src/core/registry.h"
+#include "src/core/stream_copy.h"
 #include "src/core/target.h"
 
 namespace dequant {
@@ -37,6 +38,12 @@ class KernelTest : public testing::TestWithParam<KernelParam> {
               int threads = 1) const {
     return Dequantize(format().type.id, src, out(), dst,
                       static_cast<int64_t>(blocks * block_elements()), threads);
+  }
+  /// What a call does with an output that no cache holds. `dst` is aligned to
+  /// 64 bytes.
+  void Stream(const uint8_t* src, uint8_t* dst, size_t blocks) const {
+    format().kernel(out(), true)(src, blocks, dst);
+    StreamFence();
   }
 
  private:
