@@ -74,8 +74,7 @@ bool SameName(std::string_view a, std::string_view b) {
 
 std::span<const Format* const> Formats() { return AllFormats(); }
 
-const Format* FindFormat(int32_t id) {
-  // Calls for one block are frequent: no search.
+std::span<const Format* const> FormatsById() {
   static const std::vector<const Format*> by_id = [] {
     const auto ids = static_cast<size_t>(AllFormats().back()->type.id) + 1;
     std::vector<const Format*> list(ids);
@@ -84,8 +83,7 @@ const Format* FindFormat(int32_t id) {
     }
     return list;
   }();
-  const auto i = static_cast<size_t>(static_cast<uint32_t>(id));
-  return i < by_id.size() ? by_id[i] : nullptr;
+  return by_id;
 }
 
 std::span<const TypeInfo> Types() {

@@ -11,7 +11,15 @@ namespace dequant {
 /// Every Format, in the order of the ids.
 std::span<const Format* const> Formats();
 
+/// The same where the id is the index; nullptr where there is none.
+std::span<const Format* const> FormatsById();
+
 /// nullptr if no kernel computes that type.
-const Format* FindFormat(int32_t id);
+inline const Format* FindFormat(int32_t id) {
+  // Calls for one block are frequent: no search.
+  static const std::span<const Format* const> by_id = FormatsById();
+  const auto i = static_cast<size_t>(static_cast<uint32_t>(id));
+  return i < by_id.size() ? by_id[i] : nullptr;
+}
 
 }  // namespace dequant

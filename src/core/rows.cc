@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "dequant/dequant.h"
+#include "hwy/base.h"
 #include "src/core/float_env.h"
 #include "src/core/registry.h"
 #include "src/core/stream_copy.h"
@@ -38,18 +39,17 @@ bool CopyPays(DType out) {
 }
 
 // Kernel `run` on blocks that are `bytes` long and give `out` bytes each.
-void RunCopied(RunFn run, const uint8_t* from, size_t bytes, int64_t blocks,
+void RunCopied(RunFn run, const uint8_t* from, size_t bytes, size_t blocks,
                uint8_t* to, size_t out) {
   alignas(64) uint8_t buffer[kStreamBuffer];
-  const auto most = static_cast<int64_t>(kStreamBuffer / out);
   while (blocks > 0) {
-    const auto n = static_cast<size_t>(std::min(blocks, most));
+    const size_t n = std::min(blocks, kStreamBuffer / out);
     run(from, n, buffer);
     PrefetchAhead(from, n * bytes);
     StreamCopy(to, buffer, n * out);
     from += n * bytes;
     to += n * out;
-    blocks -= static_cast<int64_t>(n);
+    blocks -= n;
   }
 }
 
@@ -85,6 +85,40 @@ void RunParts(int64_t n, const Work& work) {
   work(0);
 }
 
+// What is large enough for two threads, and maybe for no cache.
+HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
+                           uint8_t* to, int64_t blocks, int64_t threads) {
+  const TypeInfo& type = format.type;
+  const int64_t n = blocks * type.block_elements;
+  const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
+  const auto block_bytes = static_cast<size_t>(type.block_bytes);
+  const bool copied = type.id == static_cast<int32_t>(out);
+  const bool stream = kHasStream && !copied &&
+                      static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
+  const int64_t parts = std::min({n / ElementsPerThread(out), threads, blocks});
+  const auto run_part = [=](int64_t part) {
+    const int64_t each = blocks / parts, extra = blocks % parts;
+    const auto begin = static_cast<size_t>(part * each + std::min(part, extra));
+    const auto count = static_cast<size_t>(each + (part < extra));
+    const DefaultFloatEnv env;
+    const uint8_t* const f = from + begin * block_bytes;
+    uint8_t* const t = to + begin * block_out;
+    const bool aligned = reinterpret_cast<uintptr_t>(t) % 64 == 0;
+    const RunFn run = format.kernel(out, stream && aligned);
+    if (stream && !aligned && CopyPays(out)) {
+      RunCopied(run, f, block_bytes, count, t, block_out);
+    } else {
+      run(f, count, t);
+    }
+    if (stream) StreamFence();
+  };
+  if (parts == 1) {
+    run_part(0);
+  } else {
+    RunParts(parts, run_part);
+  }
+}
+
 }  // namespace
 
 Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
@@ -106,38 +140,13 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
 
   const auto* from = static_cast<const uint8_t*>(src);
   auto* to = static_cast<uint8_t*>(dst);
-  const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
-  const auto block_bytes = static_cast<size_t>(type.block_bytes);
-  const bool copied = src_type == static_cast<int32_t>(out);
-  const bool large = kHasStream && !copied &&
-                     static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
-  const auto run_blocks = [=](int64_t begin, int64_t count) {
+  if (n < 2 * ElementsPerThread(out)) {
     const DefaultFloatEnv env;
-    const uint8_t* const f = from + static_cast<size_t>(begin) * block_bytes;
-    uint8_t* const t = to + static_cast<size_t>(begin) * block_out;
-    const bool aligned = reinterpret_cast<uintptr_t>(t) % 64 == 0;
-    const RunFn run = format->kernel(out, large && aligned);
-    if (large && !aligned && CopyPays(out)) {
-      RunCopied(run, f, block_bytes, count, t, block_out);
-    } else {
-      run(f, static_cast<size_t>(count), t);
-    }
-    if (large) StreamFence();
-  };
-
-  int64_t parts = 1;
-  if (n >= 2 * ElementsPerThread(out)) {
-    const int64_t most = threads > 0 ? threads : MaxThreads();
-    parts = std::min({n / ElementsPerThread(out), most, blocks});
+    format->kernel(out, false)(from, static_cast<size_t>(blocks), to);
+  } else {
+    RunLarge(*format, from, out, to, blocks,
+             threads > 0 ? threads : MaxThreads());
   }
-  if (parts == 1) {
-    run_blocks(0, blocks);
-    return Status::kOk;
-  }
-  RunParts(parts, [=](int64_t part) {
-    const int64_t each = blocks / parts, extra = blocks % parts;
-    run_blocks(part * each + std::min(part, extra), each + (part < extra));
-  });
   return Status::kOk;
 }
 
@@ -157,11 +166,8 @@ const char* ErrorString(Status s) {
       return "null pointer";
     case Status::kBadThreads:
       return "negative thread count";
-    case Status::kBadTarget: {
-      static thread_local std::string text;
-      ChooseTarget(&text);
-      return text.empty() ? "target not available" : text.c_str();
-    }
+    case Status::kBadTarget:
+      return ChooseTarget() ? "target not available" : TargetError();
   }
   return "unknown error";
 }

@@ -1,7 +1,7 @@
 #include "src/core/target.h"
 
+#include <atomic>
 #include <cstdlib>
-#include <mutex>
 #include <string_view>
 
 #include "dequant/dequant.h"
@@ -26,37 +26,42 @@ int64_t Named(std::string_view name) {
   return 0;
 }
 
-struct Choice {
-  std::once_flag once;
-  std::string error;  // of DEQUANT_TARGET
-};
-Choice& Chosen() {
-  static Choice choice;
-  return choice;
+// Chooses what DEQUANT_TARGET names, else the best; the error, if it names
+// none.
+std::string ChooseByEnvironment() {
+  hwy::GetChosenTarget().Update(Usable().front());
+  const char* wanted = std::getenv("DEQUANT_TARGET");
+  if (wanted == nullptr || *wanted == '\0') return "";
+  if (const int64_t t = Named(wanted)) {
+    hwy::GetChosenTarget().Update(t);
+    return "";
+  }
+  std::string error = std::string("DEQUANT_TARGET=") + wanted +
+                      ": this CPU and build have only";
+  for (const std::string& t : Targets()) error += " " + t;
+  return error;
+}
+
+const std::string& EnvironmentError() {
+  static const std::string error = ChooseByEnvironment();
+  return error;
 }
 
 }  // namespace
 
-bool ChooseTarget(std::string* error) {
-  Choice& c = Chosen();
-  std::call_once(c.once, [&c] {
-    hwy::GetChosenTarget().Update(Usable().front());
-    const char* wanted = std::getenv("DEQUANT_TARGET");
-    if (wanted == nullptr || *wanted == '\0') return;
-    if (const int64_t t = Named(wanted)) {
-      hwy::GetChosenTarget().Update(t);
-      return;
-    }
-    c.error = std::string("DEQUANT_TARGET=") + wanted +
-              ": this CPU and build have only";
-    for (const std::string& t : Targets()) c.error += " " + t;
-  });
-  if (error != nullptr) *error = c.error;
-  return c.error.empty();
+std::atomic<bool> target_is_chosen = false;
+
+bool ChooseTargetOnce() {
+  if (EnvironmentError().empty()) target_is_chosen = true;
+  return target_is_chosen;
+}
+
+const char* TargetError() {
+  return ChooseTarget() ? "" : EnvironmentError().c_str();
 }
 
 const char* Target() {
-  if (static std::string error; !ChooseTarget(&error)) return error.c_str();
+  if (!ChooseTarget()) return TargetError();
   const size_t index = hwy::GetChosenTarget().GetIndex();
   for (int64_t t : Usable()) {
     hwy::ChosenTarget only;
@@ -92,7 +97,7 @@ bool SetTarget(std::string_view name) {
   } else {
     return false;
   }
-  Chosen().error.clear();
+  target_is_chosen = true;
   return true;
 }
 

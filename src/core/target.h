@@ -1,16 +1,24 @@
 // Which of the compiled targets runs.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace dequant {
 
+extern std::atomic<bool> target_is_chosen;
+bool ChooseTargetOnce();
+
 /// Makes Highway choose: what SetTarget() or DEQUANT_TARGET names, else the
 /// best. Called before a kernel is picked. False if DEQUANT_TARGET names a
-/// target that this CPU or build lacks; then `error`, if given, says so.
-bool ChooseTarget(std::string* error = nullptr);
+/// target that this CPU or build lacks.
+inline bool ChooseTarget() { return target_is_chosen || ChooseTargetOnce(); }
+
+/// Why ChooseTarget() is false; empty if it is not. Lives as long as the
+/// process.
+const char* TargetError();
 
 /// Every target that kernels were compiled for, best first, whether this CPU
 /// has it or not.
