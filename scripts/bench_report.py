@@ -1,7 +1,10 @@
 """Turns the JSON of dequant_bench into tables and plots.
 
-  bench_report.py page RESULTS.json [--name NAME] [--revision REV]
-      docs/bench/NAME.md with its plots; says on the terminal what misses a goal
+  bench_report.py page RESULTS.json... [--name NAME] [--revision REV]
+      docs/bench/NAME.md with its plots; says on the terminal what misses a goal.
+      Several files are one run, with more repetitions of some rows
+  bench_report.py disturbed RESULTS.json...
+      prints a filter for rows that had no quiet time, if there are any
   bench_report.py compare COMPARE.json...
       prints how fast one build is, with the other as 1; a file is a repetition
 """
@@ -22,6 +25,12 @@ SIZES = ("L1", "L2", "LLC", "DRAM")
 OUTPUTS = ("F32", "F16", "BF16")
 # The formats of the line plots; twenty-nine lines would be a hank of wool.
 SHOWN = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
+# A repetition is quiet if the fastest loop that only stores was nearly as fast
+# in its turns as in the best tenth of the run: else a neighbour was busy, who
+# slows that loop and a kernel by different factors.
+QUIET = 0.94
+# Rows that are measured again, at most so many at once.
+AGAIN = 200
 NAME = re.compile(
     r"^(?:(?P<format>[^/]+)/(?P<output>[^/]+)/)?(?P<target>[^/]+)"
     r"/(?P<size>[^/]+)/threads:(?P<threads>\d+)$"
@@ -40,13 +49,12 @@ class Key:
 
 
 class Results:
-    """The rows of one run, or of several files: median and single repetitions of
-    every counter."""
+    """The rows of one run, or of several files: single repetitions, and medians of
+    the quiet ones, if there are any, of every counter."""
 
     def __init__(self, paths):
         files = [json.loads(pathlib.Path(path).read_text()) for path in paths]
         self.context = files[0]["context"]
-        self.medians = {}
         self.repetitions = {}
         self.failed = []
         for run in (run for data in files for run in data["benchmarks"]):
@@ -59,10 +67,28 @@ class Results:
                 self.failed.append((run["run_name"], run.get("error_message", "")))
             elif run["run_type"] == "iteration":
                 self.repetitions.setdefault(key, []).append(run)
-            elif run["aggregate_name"] == "median":
-                self.medians[key] = run
+        speeds = {}
         for key, runs in self.repetitions.items():
-            self.medians.setdefault(key, runs[len(runs) // 2])
+            at = speeds.setdefault((key.size, key.threads), [])
+            at += [roof_speed(run) for run in runs if "of_roof" in run]
+        self.best = {
+            at: sorted(values)[len(values) * 9 // 10]
+            for at, values in speeds.items()
+            if values
+        }
+        self.medians = {
+            key: median(self.quiet(key) or runs)
+            for key, runs in self.repetitions.items()
+        }
+
+    def quiet(self, key):
+        """The quiet repetitions of a row; all, where no loop was beside it."""
+        best = self.best.get((key.size, key.threads), 0)
+        return [
+            run
+            for run in self.repetitions[key]
+            if "of_roof" not in run or roof_speed(run) >= QUIET * best
+        ]
 
     def get(self, counter, *key):
         """The median of a counter, or None."""
@@ -88,6 +114,20 @@ class Results:
     @property
     def threads(self):
         return max(self.unique("threads"), default=1)
+
+
+def roof_speed(run):
+    """Bytes a second of the fastest loop that only stores, in turns with a row."""
+    return run["bytes/s"] / run["of_roof"]
+
+
+def median(runs):
+    """The median of every counter."""
+    return {
+        counter: statistics.median(run[counter] for run in runs)
+        for counter, value in runs[0].items()
+        if isinstance(value, (int, float)) and all(counter in run for run in runs)
+    }
 
 
 def number(value, digits=2):
@@ -119,8 +159,7 @@ def memset_range(r):
     """The slowest and fastest memset in GB/s, over all rows in L2 on one thread."""
     speeds = [
         run["bytes/s"] / run["of_memset"] / 1e9
-        for key, runs in r.repetitions.items()
-        for run in runs
+        for key, run in r.medians.items()
         if (key.size, key.threads) == ("L2", 1) and "of_memset" in run
     ]
     return (min(speeds), max(speeds)) if speeds else (0, 0)
@@ -405,8 +444,9 @@ How to read them:
 - **of memset, of roof**: the speed over that of `memset`, and over that of the
   fastest of the three, for the same bytes on as many threads. Whatever is
   compared takes turns of 50 us within one row, and a ratio is the median over
-  rounds, then over repetitions: a machine whose clock or neighbours change does
-  not move it.
+  rounds, then over repetitions: a machine whose clock changes does not move it.
+  Repetitions in which a busy neighbour slowed the storing loop by more than 6 %
+  do not count where there are others, and are done again while there is time.
 - **Sizes** are classes of output: half of L1, half of L2 (of each thread), LLC
   between L2 and L3, DRAM 256 MB. Memory has been written to before, on huge
   pages where the system allows.
@@ -464,6 +504,16 @@ def goals(r):
     yield "geometric mean, x ggml", ggml, 10 if wide else 7
 
 
+def print_disturbed(r):
+    rows = [
+        runs[0]["run_name"]
+        for key, runs in r.repetitions.items()
+        if len(r.quiet(key)) < 3
+    ]
+    if rows:
+        print("^(" + "|".join(map(re.escape, rows[:AGAIN])) + ")$")
+
+
 def print_goals(r):
     every = [g for g in goals(r) if g[1] is not None]
     missed = [g for g in every if g[1] < g[2]]
@@ -514,7 +564,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("page", "compare"))
+    parser.add_argument("what", choices=("page", "disturbed", "compare"))
     parser.add_argument("results", nargs="+")
     parser.add_argument("--name")
     parser.add_argument("--revision", default="")
@@ -526,11 +576,13 @@ def main():
         sys.exit("no row of a format in there")
     if args.what == "compare":
         print_comparison(r)
+    elif args.what == "disturbed":
+        print_disturbed(r)
     else:
         page = write_page(r, args.name or slug(r), args.revision)
         print_goals(r)
         print(f"dequant: wrote {page}")
-    sys.exit(1 if r.failed else 0)
+    sys.exit(1 if r.failed and args.what != "disturbed" else 0)
 
 
 if __name__ == "__main__":
