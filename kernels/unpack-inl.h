@@ -93,15 +93,14 @@ using Fields = std::make_index_sequence<std::size(B::kScales)>;
 // Blocks are unpacked up to eight at a time: first what is small and slow, then
 // the codes. One by one, a block's codes would wait for its scales.
 constexpr size_t kBatch = 8;
-// Of super-blocks two, if they come from memory: with all of their heads first,
-// they arrive late (16 bits of Q6_K and Q8_K 1.2 times as fast). Nothing of a
-// head that is an F32 is slow.
+// Of super-blocks fewer, if they come from memory: with all of their heads
+// first, they arrive late (16 bits of Q6_K 1.2 times as fast by that). And
+// nothing of a head is slow that is an F32.
 template <class K>
-constexpr size_t kBatchOf = K::Block::kElements == 256 &&
-                                    (K::kStream || K::Block::kScales[0].kind ==
-                                                       ScaleField::kF32)
-                                ? 2
-                                : kBatch;
+constexpr size_t kBatchOf = K::Block::kElements < 256 ? kBatch
+                            : K::Block::kScales[0].kind == ScaleField::kF32 ? 2
+                            : K::kStream                                    ? 4
+                                         : kBatch;
 
 // The scales of each block, which are next to each other.
 template <class B>
