@@ -96,12 +96,15 @@ constexpr size_t kBatch = 8;
 // Of super-blocks fewer, if they come from memory: with all of their heads
 // first, they arrive late (16 bits of Q6_K 1.2 times as fast by that). And
 // nothing of a head is slow that is an F32.
+template <class B>
+constexpr size_t kSuperBatch =
+    B::kScales[0].kind == ScaleField::kF32 ? 2 : kBatch;
 template <class K>
-constexpr size_t BatchOf() {
-  if (K::Block::kElements < 256) return kBatch;
-  if (K::Block::kScales[0].kind == ScaleField::kF32) return 2;
-  return K::kStream ? 4 : kBatch;
-}
+constexpr size_t kBatchOf = kBatch;
+template <class K>
+requires(K::Block::kElements == 256) constexpr size_t kBatchOf<K> =
+    K::kStream ? HWY_MIN(kSuperBatch<typename K::Block>, size_t{4})
+               : kSuperBatch<typename K::Block>;
 
 // The scales of each block, which are next to each other.
 template <class B>
@@ -419,7 +422,7 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
       }
     }
     while (blocks > 0) {
-      const size_t n = HWY_MIN(blocks, BatchOf<K>());
+      const size_t n = HWY_MIN(blocks, kBatchOf<K>);
       Ready<B> ready;
       const bool ok = MakeReadyFor<K>(src, n, ready);
       RunReady<K>(ok, src, n, ready, dst);
