@@ -230,6 +230,14 @@ struct Iq2Bytes {
     if constexpr (kAsTheyAre) return bytes;
     return Field<0, 2, kFourTo>(bytes);
   }
+#if DEQUANT_HAS_VBMI
+  // As codes of Iq2Codes in bits 4 and 5: of the low bits 0, 1 and 3, the
+  // second is bit 5, and bit 4 is where they differ.
+  template <class V>
+  HWY_INLINE static V CodesOf16(V bytes) {
+    return BitsOf<uint64_t{3} << 24 | uint64_t{2} << 16>(bytes);
+  }
+#endif
 };
 struct Iq1Rows {  // less the offset that their group adds to all of them
   static constexpr float kOf[4] = {0, 8, 0, -8};
@@ -683,12 +691,34 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
 }
 #endif
 
+#if DEQUANT_HAS_VBMI
+// A block of 256, three values a group of 16, two bytes each: codes(i) are
+// those of the 32 elements from 32 i on, in bits 4 and 5.
+template <class Values, class Fn, class Sink>
+HWY_INLINE void PutThreeOf16(const Fn& codes, const RowData& signs,
+                             const float* scale, Sink& sink) {
+  const auto values = Sink::template MakeThreeOf16<Values>(scale);
+  ForEach(kTimes<8>, [&](auto i) DEQUANT_LAMBDA {
+    sink.template PutSignedOf16<i>(codes(i), SignsOf(signs, i), values);
+  });
+}
+#endif
+
 // A block of 256: index(i) are the indices of the 32 elements from 32 i on,
 // scale[i] is that of the next kPerScale.
 template <class Bytes, size_t kPerScale, class Grid, class Index, class Sink>
 HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                           const RowData& signs, const float* scale,
                           Sink& sink) {
+#if DEQUANT_HAS_VBMI
+  if constexpr (Sink::kThreeOf16 && kPerScale == 16) {
+    const auto codes = [&](size_t i) DEQUANT_LAMBDA {
+      return Bytes::CodesOf16(LoadRows(grid, index(i)));
+    };
+    PutThreeOf16<Iq2Codes>(codes, signs, scale, sink);
+    return;
+  }
+#endif
 #if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
@@ -726,6 +756,15 @@ HWY_INLINE void PutSigned(const FoundRows& rows, const RowData& signs,
 template <class Values, size_t kPerScale, class Sink>
 HWY_INLINE void PutPacked(const PackedRows& rows, const RowData& signs,
                           const float* scale, Sink& sink) {
+#if DEQUANT_HAS_VBMI
+  if constexpr (Sink::kThreeOf16 && kPerScale == 16) {
+    const auto codes = [&](size_t i) DEQUANT_LAMBDA {
+      return PackedCodes<4>(rows.of[i]);
+    };
+    PutThreeOf16<Values>(codes, signs, scale, sink);
+    return;
+  }
+#endif
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
       put(PackedCodes(rows.of[i]), SignsOf(signs, i));

@@ -33,24 +33,23 @@ using RowCodes = hn::Vec<decltype(drow)>;
 using SignedRowCodes = hn::Vec<hn::RebindToSigned<decltype(drow)>>;
 
 // Where the codes of a row are, kBits bits each: the byte for both bytes of a
-// lane, and the bit in it; and the bit in the row, or three before.
-template <int kBits>
+// lane, and the bit in it; and from which bit of the row a lane is taken to
+// have them from bit kTo on.
+template <int kBits, int kTo = 0>
 struct PackedLanes {
   alignas(64) uint8_t byte[64];
   alignas(64) uint16_t shift[32];
   alignas(64) uint16_t from[32];
-  alignas(64) uint16_t before[32];
-  constexpr PackedLanes() : byte{}, shift{}, from{}, before{} {
+  constexpr PackedLanes() : byte{}, shift{}, from{} {
     for (int i = 0; i < 32; ++i) {
       byte[2 * i] = byte[2 * i + 1] = static_cast<uint8_t>(i * kBits / 8);
       shift[i] = static_cast<uint16_t>(i * kBits % 8);
-      from[i] = static_cast<uint16_t>(i * kBits);
-      before[i] = static_cast<uint16_t>((i * kBits + 61) % 64);
+      from[i] = static_cast<uint16_t>((i * kBits + 64 - kTo) % 64);
     }
   }
 };
-template <int kBits>
-inline constexpr PackedLanes<kBits> kPackedLanes;
+template <int kBits, int kTo = 0>
+inline constexpr PackedLanes<kBits, kTo> kPackedLanes;
 
 // Which code of a row is byte kAt of each 32-bit lane. Byte 63 is zero.
 template <bool kUpper, int kAt>
@@ -128,20 +127,21 @@ HWY_INLINE RowCodes IndexOf(RowCodes q, size_t row_of_table) {
   return hn::Or(q, hn::Load(drow, of[row_of_table]));
 }
 
-// A row of 2-bit codes in eight bytes, as bits 3 and 4 of lanes of 16 bits.
+// A row of 2-bit codes in eight bytes, from bit kTo on of lanes of 16 bits.
 using RowLanes = hn::Vec<hn::FixedTag<uint16_t, 32>>;
+template <int kTo = 3>
 HWY_INLINE RowLanes PackedCodes(const uint8_t* p) {
   const hn::FixedTag<uint16_t, 32> d;
   const hn::Repartition<uint64_t, decltype(d)> d64;
   const auto all = hn::Set(d64, Load64(p));
 #if DEQUANT_HAS_VBMI
-  const RowLanes from = hn::Load(d, kPackedLanes<2>.before);
+  const RowLanes from = hn::Load(d, (kPackedLanes<2, kTo>.from));
   return RowLanes{_mm512_multishift_epi64_epi8(from.raw, all.raw)};
 #else
   const hn::Repartition<uint8_t, decltype(d)> d8;
   const auto bytes = hn::TableLookupBytes(hn::BitCast(d8, all),
                                           hn::Load(d8, kPackedLanes<2>.byte));
-  return hn::ShiftLeft<3>(
+  return hn::ShiftLeft<kTo>(
       hn::Shr(hn::BitCast(d, bytes), hn::Load(d, kPackedLanes<2>.shift)));
 #endif
 }
@@ -316,9 +316,7 @@ class Sink {
   }
   HWY_INLINE void PutSigned(RowLanes q, hn::Mask<decltype(drow)> minus,
                             U16x32 table) {
-    const U16x32 v = LookedUp(q, table);
-    const hn::Mask<decltype(du16)> m{minus.raw};
-    StoreRow(hn::MaskedAddOr(v, m, v, hn::Set(du16, 0x8000)));
+    StoreSigned(LookedUp(q, table), minus);
   }
 
   template <class Map, class... F>
@@ -431,6 +429,23 @@ class Sink {
       return {{Narrow2<T>(df, v0, v1), Narrow2<T>(df, v2, v3)}};
     }
   }
+  // The same of three codes that have no offset, where that saves a conversion:
+  // two vectors become BF16 by one, so that three are no less than four.
+  static constexpr bool kThreeOf16 = std::is_same_v<T, hwy::float16_t>;
+  template <class Values>
+  HWY_INLINE static FourOf16 MakeThreeOf16(const float* scale) {
+    const auto all = [&](float of) DEQUANT_LAMBDA {
+      return hn::Mul(hn::Set(df, of), hn::LoadU(df, scale));
+    };
+    return {{Narrow2<T>(df, all(Values::kOf[0]), all(Values::kOf[1])),
+             hn::ResizeBitCast(du16, Narrow<T>(df, all(Values::kOf[2])))}};
+  }
+  // Row kRow of such codes, in bits 4 and 5.
+  template <int kRow, class V>
+  HWY_INLINE void PutSignedOf16(V codes, hn::Mask<decltype(drow)> minus,
+                                const FourOf16& values) {
+    StoreSigned(LookedUpOf16<kRow>(codes, values), minus);
+  }
   // Rows kRow and kRow + 1 of such codes, of 32 bytes from bit 2 (kRow % 4) on.
   template <int kRow>
   HWY_INLINE void TwoRowsOfFour(const uint8_t* p, const FourOf16& values) {
@@ -446,8 +461,8 @@ class Sink {
       PutOf16<4>(lower, values.of[2]);
       PutOf16<4>(upper, values.of[3]);
     } else {
-      PutOfGroups<kRow>(Field<kFrom, 2, 4>(bytes), values);
-      PutOfGroups<kRow + 1>(Field<kFrom + 2, 2, 4>(bytes), values);
+      StoreRow(LookedUpOf16<kRow>(Field<kFrom, 2, 4>(bytes), values));
+      StoreRow(LookedUpOf16<kRow + 1>(Field<kFrom + 2, 2, 4>(bytes), values));
     }
   }
 #else
@@ -697,11 +712,22 @@ class Sink {
   }
 #if DEQUANT_HAS_VBMI
   template <int kRow>
-  HWY_INLINE void PutOfGroups(RowCodes codes, const FourOf16& values) {
+  HWY_INLINE static U16x32 LookedUpOf16(RowCodes codes,
+                                        const FourOf16& values) {
     const auto groups = hn::Load(drow, kGroupsOfRows<16, 16, uint8_t>.of[kRow]);
-    const U16x32 index = hn::PromoteTo(du16, hn::Or(groups, codes));
-    StoreRow(U16x32{_mm512_permutex2var_epi16(values.of[0].raw, index.raw,
-                                              values.of[1].raw)});
+    return LookedUpOf16(hn::PromoteTo(du16, hn::Or(groups, codes)), values);
+  }
+  template <int kRow>
+  HWY_INLINE static U16x32 LookedUpOf16(RowLanes codes,
+                                        const FourOf16& values) {
+    const auto& groups = kGroupsOfRows<16, 16, uint16_t>.of[kRow];
+    return LookedUpOf16(
+        hn::OrAnd(hn::Load(du16, groups), codes, hn::Set(du16, 3 << 4)),
+        values);
+  }
+  HWY_INLINE static U16x32 LookedUpOf16(U16x32 index, const FourOf16& values) {
+    return U16x32{_mm512_permutex2var_epi16(values.of[0].raw, index.raw,
+                                            values.of[1].raw)};
   }
 #else
   // The row whose codes are from bit 2 kRow on.
@@ -859,6 +885,10 @@ class Sink {
   HWY_INLINE void StoreFloats(Floats v) {
     Store<kStream>(df, v, to_);
     to_ += 64;
+  }
+  HWY_INLINE void StoreSigned(U16x32 v, hn::Mask<decltype(drow)> minus) {
+    const hn::Mask<decltype(du16)> m{minus.raw};
+    StoreRow(hn::MaskedAddOr(v, m, v, hn::Set(du16, 0x8000)));
   }
   // 32 elements of 16 bits.
   template <class V>
