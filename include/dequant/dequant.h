@@ -73,9 +73,9 @@ const char* ErrorString(Status s);
 /// Dequantizes `n` elements of ggml type `src_type` at `src` (n /
 /// block_elements blocks) to `n` values of type `out` at `dst`. Neither needs
 /// any alignment; they may not overlap. (An output of 64 MiB and more, which is
-/// written past the caches, is fastest if aligned to 64 bytes.) `threads`: 0 for
-/// all that OpenMP offers; small inputs stay on the calling thread whatever it
-/// says.
+/// written past the caches, is fastest if aligned to 64 bytes.) `threads`: 0
+/// for all that OpenMP offers; small inputs stay on the calling thread whatever
+/// it says.
 Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
                   int64_t n, int threads = 0);
 
