@@ -122,15 +122,30 @@ template <class B>
 requires requires { Unpack<B>::kSignedRows; }
 constexpr float kScaleUnit<B> = kUnit * kSignedUnit;
 
-// One field of one block. False if it is not finite.
+// Whether all that was read was finite. That is asked once, at the end: a
+// branch for each batch took up to 5 % of the time.
+class Finite {
+ public:
+  HWY_INLINE void Expect(bool finite) { carry_ |= uint64_t{!finite} << 63; }
+  /// Four F16: the exponent of NaN and Inf is all ones.
+  HWY_INLINE void ExpectF16(uint64_t four) {
+    carry_ |= (four & 0x7C007C007C007C00) + 0x0400040004000400;
+  }
+  HWY_INLINE bool All() const { return (carry_ & 0x8000800080008000) == 0; }
+
+ private:
+  uint64_t carry_ = 0;
+};
+
+// One field of one block.
 template <class B, size_t kIndex>
-HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
+HWY_INLINE void ReadScale(const uint8_t* block, float* scale, Finite& finite) {
   constexpr ScaleField kField = B::kScales[kIndex];
   const uint8_t* p = block + kField.offset;
   if constexpr (kField.kind == ScaleField::kF32) {
     const uint32_t bits = Load32(p);
     *scale = hwy::BitCastScalar<float>(bits);
-    return IsFiniteF32(bits);
+    finite.Expect(IsFiniteF32(bits));
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
@@ -138,72 +153,97 @@ HWY_INLINE bool ReadScale(const uint8_t* block, float* scale) {
                               : kSubtracts<B> ? -1.0f
                                               : 1.0f;
     *scale = Half(bits) * kFactor;
-    return IsFiniteF16(bits);
+    finite.Expect(IsFiniteF16(bits));
   }
 }
 
-// The scales of kBatch blocks, one F16 each or two that are next to each other.
-// False if one is not finite.
+// What the scales of kBatch blocks come times.
 template <class B>
-HWY_INLINE bool ReadF16Batch(const uint8_t* blocks, Scales<B>& scale) {
+struct ScaleUnits {
+  static constexpr size_t kFields = std::size(B::kScales);
+  alignas(64) float of[kBatch * kFields];
+  constexpr ScaleUnits() : of{} {
+    for (size_t i = 0; i < kBatch * kFields; ++i) {
+      of[i] = i % kFields == 0 ? kScaleUnit<B> : 1;
+    }
+  }
+};
+template <class B>
+inline constexpr ScaleUnits<B> kScaleUnits;
+
+// How many scales become floats at once. AVX-512 could take all of a batch, but
+// the headers of super-blocks, which are read next, wait less for four.
+template <class B>
+constexpr size_t kScaleLanes = HWY_TARGET <= HWY_AVX3&& B::kElements < 256
+                                   ? kBatch* std::size(B::kScales)
+                                   : 4;
+
+// The scales of kBatch blocks, one F16 each or two that are next to each other.
+template <class B>
+HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
+                             Finite& finite) {
   constexpr size_t kFields = std::size(B::kScales);
-  constexpr size_t kPerWord = 4 / kFields;
-  const hn::FixedTag<float, 4> df;
-  alignas(16) static constexpr float kUnits[4] = {
-      kScaleUnit<B>, kFields == 2 ? 1 : kScaleUnit<B>, kScaleUnit<B>,
-      kFields == 2 ? 1 : kScaleUnit<B>};
-  const auto units = hn::Load(df, kUnits);
-  uint64_t carry = 0;
-  EachOf(kTimes<kFields>, [&](size_t vector) DEQUANT_LAMBDA {
-    const size_t at = 2 * kPerWord * vector;
-    uint64_t words[2] = {};
-    EachOf(kTimes<2>, [&](size_t w) DEQUANT_LAMBDA {
-      EachOf(kTimes<kPerWord>, [&](size_t i) DEQUANT_LAMBDA {
-        const uint8_t* block = blocks + (at + w * kPerWord + i) * sizeof(B);
-        const uint8_t* p = block + B::kScales[0].offset;
-        const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
-        words[w] |= bits << (16 * kFields * i);
-      });
-      // The exponent of NaN and Inf is all ones.
-      carry |= (words[w] & 0x7C007C007C007C00) + 0x0400040004000400;
-      if constexpr (kSubtracts<B>) words[w] ^= 0x8000000080000000;
+  constexpr size_t kPerWord = 4 / kFields, kWords = kBatch / kPerWord;
+  uint64_t words[kWords] = {};
+  EachOf(kTimes<kWords>, [&](size_t w) DEQUANT_LAMBDA {
+    EachOf(kTimes<kPerWord>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* block = blocks + (w * kPerWord + i) * sizeof(B);
+      const uint8_t* p = block + B::kScales[0].offset;
+      const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
+      words[w] |= bits << (16 * kFields * i);
     });
-#if DEQUANT_NO_F16C
-    const auto* bytes = reinterpret_cast<const uint8_t*>(words);
-    const auto lo = LoadF16(df, bytes), hi = LoadF16(df, bytes + 8);
-#else
-    // Not through memory: a load from two stores would wait for all stores
-    // before.
-    const hn::FixedTag<hwy::float16_t, 8> dh;
-    const hn::Repartition<uint64_t, decltype(dh)> du64;
-    const auto all =
-        hn::BitCast(dh, hn::Dup128VecFromValues(du64, words[0], words[1]));
-    const auto lo = hn::PromoteLowerTo(df, all);
-    const auto hi = hn::PromoteUpperTo(df, all);
-#endif
-    hn::StoreU(hn::Mul(lo, units), df, scale[at]);
-    hn::StoreU(hn::Mul(hi, units), df, scale[at] + 4);
+    finite.ExpectF16(words[w]);
+    if constexpr (kSubtracts<B>) words[w] ^= 0x8000000080000000;
   });
-  return (carry & 0x8000800080008000) == 0;
+
+  const hn::FixedTag<float, kScaleLanes<B>> df;
+  const auto put = [&](size_t at, auto halves) DEQUANT_LAMBDA {
+    const auto units = hn::Load(df, kScaleUnits<B>.of + at);
+    hn::StoreU(hn::Mul(halves, units), df, scale[0] + at);
+  };
+#if DEQUANT_NO_F16C
+  ForEach(kTimes<kWords>, [&](auto w) DEQUANT_LAMBDA {
+    put(4 * w, LoadF16(df, reinterpret_cast<const uint8_t*>(words + w)));
+  });
+#else
+  // Not through memory: a load from two stores would wait for all stores
+  // before.
+  const hn::FixedTag<uint64_t, 2> du64;
+  const auto pair = [&](size_t w) DEQUANT_LAMBDA {
+    return hn::Dup128VecFromValues(du64, words[w], words[w + 1]);
+  };
+  const hn::FixedTag<hwy::float16_t, HWY_MAX(8, kScaleLanes<B>)> dh;
+  if constexpr (kScaleLanes<B> == 16) {
+    const hn::Repartition<uint64_t, decltype(dh)> d;
+    const auto all = hn::Combine(d, pair(2), pair(0));
+    put(0, hn::PromoteTo(df, hn::BitCast(dh, all)));
+  } else if constexpr (kScaleLanes<B> == 8) {
+    put(0, hn::PromoteTo(df, hn::BitCast(dh, pair(0))));
+  } else {
+    ForEach(kTimes<kFields>, [&](auto i) DEQUANT_LAMBDA {
+      const auto all = hn::BitCast(dh, pair(2 * i));
+      put(8 * i, hn::PromoteLowerTo(df, all));
+      put(8 * i + 4, hn::PromoteUpperTo(df, all));
+    });
+  }
+#endif
 }
 
-// The scales of n blocks. False if one is not finite.
+// The scales of n blocks.
 template <class B, size_t... kIndex>
-HWY_INLINE bool ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
-                           std::index_sequence<kIndex...>) {
+HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
+                           Finite& finite, std::index_sequence<kIndex...>) {
   if constexpr (sizeof...(kIndex) > 0 &&
                 ((B::kScales[kIndex].kind == ScaleField::kF16 &&
                   B::kScales[kIndex].offset ==
                       B::kScales[0].offset + 2 * kIndex) &&
                  ...)) {
-    if (n == kBatch) return ReadF16Batch<B>(blocks, scale);
+    if (n == kBatch) return ReadF16Batch<B>(blocks, scale, finite);
   }
-  bool finite = true;
   for (size_t i = 0; i < n; ++i) {
     [[maybe_unused]] const uint8_t* block = blocks + i * sizeof(B);
-    ((finite &= ReadScale<B, kIndex>(block, &scale[i][kIndex])), ...);
+    (ReadScale<B, kIndex>(block, &scale[i][kIndex], finite), ...);
   }
-  return finite;
 }
 
 // What the sink takes T for: what Do gets gives no subnormals of F32.
@@ -232,20 +272,19 @@ HWY_INLINE const B& BlockAt(const uint8_t* blocks, size_t i) {
   return *reinterpret_cast<const B*>(blocks + i * sizeof(B));
 }
 
-// n, a number or an integral_constant, blocks. False if a scale is not finite
-// or Unpack does not take a block.
+// n, a number or an integral_constant, blocks. A block that Unpack does not
+// take counts as one whose scale is not finite.
 template <class B, class Sink, class N, size_t... kIndex>
-HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
-                          std::index_sequence<kIndex...>) {
-  bool ok = true;
+HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
+                          Finite& finite, std::index_sequence<kIndex...>) {
   if constexpr (requires { &Unpack<B>::template Takes<Sink>; }) {
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      ok = Unpack<B>::template Takes<Sink>(BlockAt<B>(blocks, i)) && ok;
+      finite.Expect(Unpack<B>::template Takes<Sink>(BlockAt<B>(blocks, i)));
     });
   }
   if constexpr (requires { ready.header; }) {
     Scales<B> scale;
-    ok = ReadScales<B>(blocks, n, scale, Fields<B>()) && ok;
+    ReadScales<B>(blocks, n, scale, finite, Fields<B>());
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       const B& block = BlockAt<B>(blocks, i);
       if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
@@ -258,9 +297,8 @@ HWY_INLINE bool MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
       }
     });
   } else {
-    ok = ReadScales<B>(blocks, n, ready.scale, Fields<B>()) && ok;
+    ReadScales<B>(blocks, n, ready.scale, finite, Fields<B>());
   }
-  return ok;
 }
 
 // Whether a block is a row.
@@ -324,18 +362,10 @@ HWY_NOINLINE void RunReference(const uint8_t* blocks, size_t n, uint8_t* to) {
 }
 
 template <class K, class N, class B>
-HWY_INLINE bool MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready) {
+HWY_INLINE void MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready,
+                             Finite& finite) {
   if constexpr (K::kStream) PrefetchAhead(blocks, n * sizeof(B));
-  return MakeReady<B, SinkOf<K>>(blocks, n, ready, Fields<B>());
-}
-template <class K, class N, class B>
-HWY_INLINE void RunReady(bool ok, const uint8_t* HWY_RESTRICT src, N n,
-                         const Ready<B>& ready, uint8_t* HWY_RESTRICT dst) {
-  if (HWY_LIKELY(ok)) {
-    UnpackReady<K>(src, n, ready, dst, Fields<B>());
-  } else {
-    RunReference<B, typename K::Value>(src, n, dst);
-  }
+  MakeReady<B, SinkOf<K>>(blocks, n, ready, finite, Fields<B>());
 }
 
 // At least one whole batch of short blocks. One is made ready before the codes
@@ -343,19 +373,17 @@ HWY_INLINE void RunReady(bool ok, const uint8_t* HWY_RESTRICT src, N n,
 // the CPU's queue waits as well.
 template <class K>
 HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
-                         uint8_t* HWY_RESTRICT dst) {
+                         uint8_t* HWY_RESTRICT dst, Finite& finite) {
   using B = typename K::Block;
   constexpr auto n = kTimes<kBatch>;
   Ready<B> ready[2];
-  bool ok = MakeReadyFor<K>(src, n, ready[0]);
+  MakeReadyFor<K>(src, n, ready[0], finite);
   for (size_t i = 1; i <= batches; ++i) {
     const uint8_t* next = src + kBatch * sizeof(B);
-    bool next_ok = true;
-    if (i < batches) next_ok = MakeReadyFor<K>(next, n, ready[i % 2]);
-    RunReady<K>(ok, src, n, ready[(i - 1) % 2], dst);
+    if (i < batches) MakeReadyFor<K>(next, n, ready[i % 2], finite);
+    UnpackReady<K>(src, n, ready[(i - 1) % 2], dst, Fields<B>());
     src = next;
     dst += kBatch * kOutBytes<K>;
-    ok = next_ok;
   }
 }
 
@@ -369,16 +397,14 @@ constexpr bool kMakes = requires {
 // before those of kBatch others.
 template <class K, size_t... kIndex>
 HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
-                            uint8_t* HWY_RESTRICT dst,
+                            uint8_t* HWY_RESTRICT dst, Finite& finite,
                             std::index_sequence<kIndex...> fields) {
   using B = typename K::Block;
   using To = SinkOf<K>;
   Scales<B> scale[2];
-  bool ok[2];
   const auto read = [&](size_t i) DEQUANT_LAMBDA {
-    ok[i / kBatch % 2] =
-        ReadScales<B>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
-                      scale[i / kBatch % 2], fields);
+    ReadScales<B>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
+                  scale[i / kBatch % 2], finite, fields);
   };
   const auto make = [&](size_t i) DEQUANT_LAMBDA {
     const float* of = scale[i / kBatch % 2][i % kBatch];
@@ -391,30 +417,26 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
     if (i % kBatch == 0 && i + kBatch < blocks) read(i + kBatch);
     const auto next = make(i + 1 < blocks ? i + 1 : i);
     To sink(dst + i * kOutBytes<K>);
-    if (HWY_LIKELY(ok[i / kBatch % 2])) {
-      Unpack<B>::Do(BlockAt<B>(src, i), made, sink);
-    } else {
-      RunReference<B, typename K::Value>(src + i * sizeof(B), 1,
-                                         dst + i * kOutBytes<K>);
-    }
+    Unpack<B>::Do(BlockAt<B>(src, i), made, sink);
     made = next;
   }
 }
 
+// Any number of blocks. What is written of a block is right if it is finite.
 template <class K>
-void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
-         uint8_t* HWY_RESTRICT dst) {
+HWY_INLINE Finite RunFinite(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                            uint8_t* HWY_RESTRICT dst) {
   using B = typename K::Block;
-  if constexpr (B::kElements == 1) {
-    Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
-  } else if constexpr (kMakes<B, SinkOf<K>>) {
-    if (blocks > 0) RunOneAhead<K>(src, blocks, dst, Fields<B>());
+  Finite finite;
+  if constexpr (kMakes<B, SinkOf<K>>) {
+    if (blocks > 0) RunOneAhead<K>(src, blocks, dst, finite, Fields<B>());
+    return finite;
   } else {
     constexpr size_t kTo = kOutBytes<K>;
     // Of short blocks, a loop over them would be a fifth of the instructions.
     if constexpr (B::kElements < 256 && !HWY_IS_ASAN) {
       if (blocks >= kBatch) {
-        RunShort<K>(src, blocks / kBatch, dst);
+        RunShort<K>(src, blocks / kBatch, dst, finite);
         const size_t done = blocks / kBatch * kBatch;
         src += done * sizeof(B);
         dst += done * kTo;
@@ -424,12 +446,50 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
     while (blocks > 0) {
       const size_t n = HWY_MIN(blocks, kBatchOf<K>);
       Ready<B> ready;
-      const bool ok = MakeReadyFor<K>(src, n, ready);
-      RunReady<K>(ok, src, n, ready, dst);
+      MakeReadyFor<K>(src, n, ready, finite);
+      UnpackReady<K>(src, n, ready, dst, Fields<B>());
       src += n * sizeof(B);
       dst += n * kTo;
       blocks -= n;
     }
+    return finite;
+  }
+}
+
+template <class K>
+void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
+         uint8_t* HWY_RESTRICT dst);
+
+template <class K>
+HWY_NOINLINE void RunPieces(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                            uint8_t* HWY_RESTRICT dst, size_t piece) {
+  for (size_t i = 0; i < blocks; i += piece) {
+    Run<K>(src + i * sizeof(typename K::Block), HWY_MIN(blocks - i, piece),
+           dst + i * kOutBytes<K>);
+  }
+}
+
+// After some were not finite: few at a time, and then those by the reference.
+template <class K>
+HWY_NOINLINE void RunAgain(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                           uint8_t* HWY_RESTRICT dst) {
+  if constexpr (K::kStream) hwy::FlushStream();  // or it might come later
+  if (blocks > kBatch) return RunPieces<K>(src, blocks, dst, kBatch);
+  RunReference<typename K::Block, typename K::Value>(src, blocks, dst);
+}
+
+template <class K>
+void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
+         uint8_t* HWY_RESTRICT dst) {
+  using B = typename K::Block;
+  // So many are run before it is asked whether all were finite.
+  constexpr size_t kAtOnce = 4096;
+  if constexpr (B::kElements == 1) {
+    Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
+  } else if (HWY_UNLIKELY(blocks > kAtOnce)) {
+    RunPieces<K>(src, blocks, dst, kAtOnce);
+  } else if (HWY_UNLIKELY(!RunFinite<K>(src, blocks, dst).All())) {
+    RunAgain<K>(src, blocks, dst);
   }
 }
 

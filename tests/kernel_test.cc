@@ -74,6 +74,25 @@ TEST_P(KernelTest, HostileBlocksStayAlone) {
   }
 }
 
+// Kernels ask only now and then whether scales were finite, and then go back.
+TEST_P(KernelTest, HostileBlocksFarIntoACall) {
+  const size_t blocks = 4096 + 50;
+  auto src = MakeBlocks(format(), Pattern::kFinite, blocks, 6);
+  for (size_t i : {size_t{4095}, blocks - 1}) {
+    for (const ScaleField& field : format().scales) {
+      SetScale(field, 0x7C01, src.data() + i * block_bytes());
+    }
+  }
+  const auto want = Expected(format(), out(), src);
+  GuardedBuffer buffer(want.size());
+  const std::span<uint8_t> got = buffer.Front(want.size());
+  ASSERT_EQ(Call(src.data(), got.data(), blocks, 1), Status::kOk);
+  ASSERT_EQ(FirstDifference(want, got), -1);
+  std::fill(got.begin(), got.end(), 0xAA);
+  Stream(src.data(), got.data(), blocks);
+  ASSERT_EQ(FirstDifference(want, got), -1) << "streamed";
+}
+
 // Exactly the given bytes are read and written: both buffers end at a page that
 // can't be touched, or start behind one; the source is read-only; the gaps
 // beside the destination keep their bytes. Kernels that stream do the same.
