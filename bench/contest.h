@@ -1,5 +1,9 @@
-// Fair ratios on a machine whose speed drifts: contestants take turns of some
-// 50 us each, and a ratio is the median over rounds.
+// Fair ratios on a machine whose speed drifts and that others use as well:
+// contestants take turns of some 50 us each, and a ratio is the median over
+// rounds. Between turns a short loop of integers takes the pulse of the core:
+// it shows a neighbour on the core's other thread best, who slows computing
+// more than storing. Rounds in which it was slow do not count where there are
+// others.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +28,9 @@ class Contest {
   /// How many calls of the subject make one turn.
   size_t calls() const { return players_[0].calls; }
 
+  /// Makes as many calls a turn as another contest of such players.
+  void TakeTurnsOf(const Contest& other);
+
   /// Forgets the rounds; the first time, finds how many calls make a turn.
   void Reset();
 
@@ -31,10 +38,12 @@ class Contest {
   void Subject() { Turn(players_[0]); }
   /// One turn of each of the others; then the subject's data are warm again.
   void Others();
-  void WarmUp() { Warm(players_[0]); }
+  void WarmUp();
 
   /// Median seconds of one call of the subject.
   double Seconds() const;
+  /// Median integer operations per second between the turns.
+  double CoreSpeed() const;
 
   struct Score {
     std::string name;
@@ -54,8 +63,11 @@ class Contest {
   static void Calibrate(Player& p);
   static void Warm(Player& p);
   static void Turn(Player& p);
+  // The rounds that count.
+  std::vector<size_t> QuietRounds() const;
 
   std::vector<Player> players_;
+  std::vector<double> pulses_;  // seconds; before each round and after the last
   bool forward_ = true;
 };
 

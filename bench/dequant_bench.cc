@@ -19,10 +19,14 @@
 //   vs_1thread            speed over one thread's
 //   overhead              of a call on 3072 elements: 2 t(1536) / t(3072) - 1
 //   vs_base               speed over another build's (--dequant_base)
+//   core                  integer operations a second meanwhile: fewer if
+//   others
+//                         use this core
 //
-// All that is compared takes turns within the row, see contest.h. Rows of the
-// roofs (memset/L2/threads:1) and of ggml (Q4_K/F32/ggml/L2/threads:1) give
-// their own speeds.
+// All that is compared takes turns within the row, see contest.h. Repetitions
+// of a row work on other memory each: which physical pages it gets is worth up
+// to 8 % in L2. Rows of the roofs (memset/L2/threads:1) and of ggml
+// (Q4_K/F32/ggml/L2/threads:1) give their own speeds.
 
 #include <benchmark/benchmark.h>
 #include <omp.h>
@@ -70,12 +74,20 @@ struct Options {
   std::vector<std::string> sizes, threads, targets;
 };
 
+// Blocks, which stay while the format does, and output.
+struct Place {
+  Arena source, output;
+  const Format* filled = nullptr;
+  size_t filled_blocks = 0;
+  int generation = 0;
+};
+
 // What all rows use.
 struct Bench {
   Build build;
   std::optional<Build> base;
   std::optional<Ggml> ggml;
-  Arena source, output;
+  Place places[5];
 };
 Bench* g_bench = nullptr;
 
@@ -141,21 +153,17 @@ int64_t Elements(const TypeInfo& type, DType out, Size size, int threads) {
          type.block_elements;
 }
 
-// The blocks that a row reads; they stay while the format does.
-const uint8_t* Source(const Format& format, int64_t n) {
-  static const Format* filled = nullptr;
-  static size_t filled_blocks = 0;
-  static int generation = 0;
+const uint8_t* Source(Place& place, const Format& format, int64_t n) {
   const auto blocks = static_cast<size_t>(n / format.type.block_elements);
   const size_t bytes = blocks * static_cast<size_t>(format.type.block_bytes);
-  Arena& arena = g_bench->source;
+  Arena& arena = place.source;
   uint8_t* to = arena.Get(bytes + kSourceOffset) + kSourceOffset;
-  if (filled != &format || filled_blocks < blocks ||
-      generation != arena.generation()) {
+  if (place.filled != &format || place.filled_blocks < blocks ||
+      place.generation != arena.generation()) {
     FillBlocks(format, blocks, to);
-    filled = &format;
-    filled_blocks = blocks;
-    generation = arena.generation();
+    place.filled = &format;
+    place.filled_blocks = blocks;
+    place.generation = arena.generation();
   }
   return to;
 }
@@ -216,11 +224,12 @@ bool SameBits(const Contest::Run& a, const Contest::Run& b, int64_t n,
 }
 
 // What runs in a row. On failure nullptr, and why.
-std::unique_ptr<Contest> MakeContest(const Row& row, std::string* error) {
+std::unique_ptr<Contest> MakeContest(const Row& row, Place& place,
+                                     std::string* error) {
   const int threads = row.threads;
   if (row.format == nullptr) {
     const size_t bytes = OutputBytes(row.size, threads);
-    uint8_t* to = g_bench->output.Get(bytes);
+    uint8_t* to = place.output.Get(bytes);
     const auto roof = std::ranges::find(
         kRoofs, row.target, [](Roof r) { return std::string(Name(r)); });
     return std::make_unique<Contest>(Filler(*roof, to, bytes, threads));
@@ -231,8 +240,8 @@ std::unique_ptr<Contest> MakeContest(const Row& row, std::string* error) {
   const DType out = row.out;
   const int64_t n = Elements(type, out, row.size, threads);
   const size_t bytes = static_cast<size_t>(n) * SizeOf(out);
-  const uint8_t* src = Source(*row.format, n);
-  uint8_t* dst = g_bench->output.Get(bytes);
+  const uint8_t* src = Source(place, *row.format, n);
+  uint8_t* dst = place.output.Get(bytes);
   const auto dequantizer = [&](DType to, int64_t count, int use_threads) {
     return Dequantizer(build, type, src, to, dst, count, use_threads);
   };
@@ -288,18 +297,24 @@ std::unique_ptr<Contest> MakeContest(const Row& row, std::string* error) {
 }
 
 void RunRow(benchmark::State& state, const Row& row) {
-  // Kept over the repetitions of a row.
+  // Kept over the repetitions of a row that has but one place: beyond L2 it
+  // does not matter, and would take much memory.
   static const Row* current = nullptr;
   static std::unique_ptr<Contest> contest;
-  if (current != &row) {
+  static size_t next_place = 0;
+  const bool moves = row.size <= Size::kL2, again = current == &row;
+  if (!again || moves) {
     std::string error;
-    contest = MakeContest(row, &error);
-    current = &row;
-    if (contest == nullptr) {
+    const size_t at = moves ? next_place++ % std::size(g_bench->places) : 0;
+    auto made = MakeContest(row, g_bench->places[at], &error);
+    if (made == nullptr) {
       current = nullptr;
       state.SkipWithError(error.c_str());
       return;
     }
+    if (again) made->TakeTurnsOf(*contest);
+    contest = std::move(made);
+    current = &row;
   }
   contest->Reset();
   contest->WarmUp();
@@ -331,6 +346,7 @@ void RunRow(benchmark::State& state, const Row& row) {
     }
   }
   if (of_roof != 0) state.counters["of_roof"] = of_roof;
+  state.counters["core"] = contest->CoreSpeed();
 }
 
 std::vector<Row> AllRows(const Options& options) {

@@ -25,10 +25,11 @@ SIZES = ("L1", "L2", "LLC", "DRAM")
 OUTPUTS = ("F32", "F16", "BF16")
 # The formats of the line plots; twenty-nine lines would be a hank of wool.
 SHOWN = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
-# A repetition is quiet if the fastest loop that only stores was nearly as fast
-# in its turns as in the best tenth of the run: else a neighbour was busy, who
-# slows that loop and a kernel by different factors.
+# A repetition is quiet if the fastest loop that only stores, and one of integers,
+# were nearly as fast in their turns as in the best tenth of the run: else a neighbour
+# was busy, who slows storing and computing by different factors.
 QUIET = 0.94
+QUIET_CORE = 0.97
 # Rows that are measured again, at most so many at once.
 AGAIN = 200
 NAME = re.compile(
@@ -76,18 +77,26 @@ class Results:
             for at, values in speeds.items()
             if values
         }
+        cores = sorted(
+            run["core"]
+            for runs in self.repetitions.values()
+            for run in runs
+            if "core" in run
+        )
+        self.best_core = cores[len(cores) * 9 // 10] if cores else 0
         self.medians = {
             key: median(self.quiet(key) or runs)
             for key, runs in self.repetitions.items()
         }
 
     def quiet(self, key):
-        """The quiet repetitions of a row; all, where no loop was beside it."""
+        """The quiet repetitions of a row."""
         best = self.best.get((key.size, key.threads), 0)
         return [
             run
             for run in self.repetitions[key]
-            if "of_roof" not in run or roof_speed(run) >= QUIET * best
+            if ("of_roof" not in run or roof_speed(run) >= QUIET * best)
+            and run.get("core", self.best_core) >= QUIET_CORE * self.best_core
         ]
 
     def get(self, counter, *key):
@@ -445,8 +454,12 @@ How to read them:
   fastest of the three, for the same bytes on as many threads. Whatever is
   compared takes turns of 50 us within one row, and a ratio is the median over
   rounds, then over repetitions: a machine whose clock changes does not move it.
-  Repetitions in which a busy neighbour slowed the storing loop by more than 6 %
-  do not count where there are others, and are done again while there is time.
+  A busy neighbour slows storing and computing by different factors. So rounds
+  count in which a short loop of integers before and after was as fast as ever; and
+  repetitions in which that loop was within 3 %, the storing one within 6 %, of the
+  best of the run. Others are done again while there is time.
+- Repetitions of a row in L1 or L2 work on other memory each: which pages it happens
+  to get is worth up to 8 % in L2.
 - **Sizes** are classes of output: half of L1, half of L2 (of each thread), LLC
   between L2 and L3, DRAM 256 MB. Memory has been written to before, on huge
   pages where the system allows.
