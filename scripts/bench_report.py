@@ -27,9 +27,10 @@ OUTPUTS = ("F32", "F16", "BF16")
 SHOWN = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
 # A repetition is quiet if the fastest loop that only stores, and one of integers,
 # were nearly as fast in their turns as in the best tenth of the run: else a neighbour
-# was busy, who slows storing and computing by different factors.
+# was busy, who slows storing and computing by different factors. (The clock of a core
+# moves by some percent; a neighbour takes 15 % or more of its integers.)
 QUIET = 0.94
-QUIET_CORE = 0.97
+QUIET_CORE = 0.9
 # Rows that are measured again, at most so many at once.
 AGAIN = 200
 NAME = re.compile(
@@ -456,7 +457,7 @@ How to read them:
   rounds, then over repetitions: a machine whose clock changes does not move it.
   A busy neighbour slows storing and computing by different factors. So rounds
   count in which a short loop of integers before and after was as fast as ever; and
-  repetitions in which that loop was within 3 %, the storing one within 6 %, of the
+  repetitions in which that loop was within 10 %, the storing one within 6 %, of the
   best of the run. Others are done again while there is time.
 - Repetitions of a row in L1 or L2 work on other memory each: which pages it happens
   to get is worth up to 8 % in L2.
