@@ -76,6 +76,17 @@ HWY_INLINE void StoreIndices(U8x16 low, U8x16 high,
   hn::StoreU(hn::InterleaveUpper(du8, low, high), du8, to + 16);
 }
 
+#if HWY_TARGET <= HWY_AVX3
+// 32 indices of 10 bits, the upper two in eight bytes.
+HWY_INLINE void StoreIndices(const uint8_t* low, const uint8_t* high,
+                             uint16_t* HWY_RESTRICT indices) {
+  const hn::FixedTag<uint16_t, 32> d;
+  const auto words = hn::PromoteTo(d, hn::LoadU(drow, low));
+  hn::StoreU(hn::OrAnd(words, PackedCodes<8>(high), hn::Set(d, 3 << 8)), d,
+             indices);
+}
+#endif
+
 // Moves the kBits-bit field that starts at bit kFrom of each lane to bit kTo,
 // other bits zero.
 template <int kFrom, int kBits, int kTo, class V>
@@ -467,6 +478,15 @@ HWY_INLINE void StoreSigns(U8x16 signs, size_t half, RowData& to) {
   store(hn::LowerHalf(dhalf, signs), to.of + 16 * half);
   store(hn::UpperHalf(dhalf, signs), to.of + 16 * half + 8);
 }
+// Signs that a block has bit by bit, of all its rows.
+using BlockSigns = RowData;
+HWY_INLINE void StoreSigns(const uint8_t* signs, BlockSigns& to) {
+  StoreSigns(Load16Bytes(signs), 0, to);
+  StoreSigns(Load16Bytes(signs + 16), 1, to);
+}
+HWY_INLINE const RowData& SignsOfBlock(const uint8_t*, const BlockSigns& to) {
+  return to;
+}
 HWY_INLINE void StoreOffsets(I8x16 offsets, size_t half, RowData& to) {
   const hn::Half<decltype(di8)> dhalf;
   hn::StoreU(hn::PromoteTo(drow, hn::LowerHalf(dhalf, offsets)), drow,
@@ -554,6 +574,13 @@ struct RowData {
 // Of rows 16 half to 16 half + 15.
 HWY_INLINE void StoreSigns(U8x16 signs, size_t half, RowData& to) {
   hn::StoreU(signs, du8, to.of + 16 * half);
+}
+// Signs that a block has like that are read there.
+struct BlockSigns {};
+HWY_INLINE void StoreSigns(const uint8_t*, BlockSigns&) {}
+HWY_INLINE const RowData& SignsOfBlock(const uint8_t* signs,
+                                       const BlockSigns&) {
+  return *reinterpret_cast<const RowData*>(signs);
 }
 HWY_INLINE void StoreOffsets(I8x16 offsets, size_t half, RowData& to) {
   hn::StoreU(hn::BitCast(du8, offsets), du8, to.of + 16 * half);

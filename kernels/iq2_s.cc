@@ -56,7 +56,7 @@ template <>
 struct Unpack<IQ2_S> {
   struct Header {
     float scale[16];
-    RowData signs;
+    BlockSigns signs;
     uint16_t row[32];
   };
 
@@ -64,18 +64,22 @@ struct Unpack<IQ2_S> {
   HWY_INLINE static void Read(const IQ2_S& b, float d, Header& h) {
     OddScales(Nibbles(Load8Bytes(b.scales)),
               d * (0.125f * kRowUnit * kCodeUnit<Sink>), h.scale);
+#if HWY_TARGET <= HWY_AVX3
+    StoreIndices(b.qs, b.qh, h.row);
+#else
     const U16x8 qh = hn::PromoteLowerTo(du16, Load8Bytes(b.qh));
     StoreIndices(Load16Bytes(b.qs), LowerFields<2>(qh), h.row);
     StoreIndices(Load16Bytes(b.qs + 16), UpperFields<2>(qh), h.row + 16);
-    StoreSigns(Load16Bytes(b.signs), 0, h.signs);
-    StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
+#endif
+    StoreSigns(b.signs, h.signs);
   }
 
   template <class Sink>
-  HWY_INLINE static void Do(const IQ2_S&, const Header& h, Sink& sink) {
+  HWY_INLINE static void Do(const IQ2_S& b, const Header& h, Sink& sink) {
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return h.row + 4 * row; };
-    PutSigned<Iq2Bytes, 16>(kGridIq2s, index, h.signs, h.scale, sink);
+    PutSigned<Iq2Bytes, 16>(kGridIq2s, index, SignsOfBlock(b.signs, h.signs),
+                            h.scale, sink);
   }
 };
 

@@ -55,7 +55,7 @@ template <>
 struct Unpack<IQ3_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
-    RowData signs;
+    BlockSigns signs;
 #if DEQUANT_HAS_VBMI
     FoundRows rows;
 #else
@@ -80,18 +80,19 @@ struct Unpack<IQ3_S> {
       StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
     });
 #endif
-    StoreSigns(Load16Bytes(b.signs), 0, h.signs);
-    StoreSigns(Load16Bytes(b.signs + 16), 1, h.signs);
+    StoreSigns(b.signs, h.signs);
   }
 
   template <class Sink>
-  HWY_INLINE static void Do(const IQ3_S&, const Header& h, Sink& sink) {
+  HWY_INLINE static void Do(const IQ3_S& b, const Header& h, Sink& sink) {
 #if DEQUANT_HAS_VBMI
-    PutSigned<Iq3sBytes, 32>(h.rows, h.signs, h.scale, sink);
+    PutSigned<Iq3sBytes, 32>(h.rows, SignsOfBlock(b.signs, h.signs), h.scale,
+                             sink);
 #else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return h.row + 8 * row; };
-    PutSigned<Iq3sBytes, 32>(kGridIq3s, index, h.signs, h.scale, sink);
+    PutSigned<Iq3sBytes, 32>(kGridIq3s, index, SignsOfBlock(b.signs, h.signs),
+                             h.scale, sink);
 #endif
   }
 };

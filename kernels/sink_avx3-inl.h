@@ -44,7 +44,8 @@ struct PackedLanes {
     for (int i = 0; i < 32; ++i) {
       byte[2 * i] = byte[2 * i + 1] = static_cast<uint8_t>(i * kBits / 8);
       shift[i] = static_cast<uint16_t>(i * kBits % 8);
-      from[i] = static_cast<uint16_t>((i * kBits + 64 - kTo) % 64);
+      from[i] = static_cast<uint16_t>((i * kBits + 64 - kTo % 8) % 64
+                                      << (kTo / 8 * 8));
     }
   }
 };
@@ -128,6 +129,7 @@ HWY_INLINE RowCodes IndexOf(RowCodes q, size_t row_of_table) {
 }
 
 // A row of 2-bit codes in eight bytes, from bit kTo on of lanes of 16 bits.
+// Other bits may be anything.
 using RowLanes = hn::Vec<hn::FixedTag<uint16_t, 32>>;
 template <int kTo = 3>
 HWY_INLINE RowLanes PackedCodes(const uint8_t* p) {
@@ -231,12 +233,8 @@ class Sink {
       upper[i] = HalfOfRow<true>(q[i]);
     });
     ForEach(n, [&](auto i) DEQUANT_LAMBDA {
-      lower[i] = value(i, 0)(df, lower[i]);
-      upper[i] = value(i, 1)(df, upper[i]);
-    });
-    ForEach(n, [&](auto i) DEQUANT_LAMBDA {
-      StoreFloats(lower[i]);
-      StoreFloats(upper[i]);
+      StoreFloats(value(i, 0)(df, lower[i]));
+      StoreFloats(value(i, 1)(df, upper[i]));
     });
   }
   template <class... F>
