@@ -315,6 +315,11 @@ HWY_INLINE Codes NibblesOfRow(RowTag<kRun, kBlended> d, const uint8_t* p,
 }
 #endif
 
+// A row of 32 codes that are whole bytes.
+struct ByteRow {
+  const int8_t* p;
+};
+
 // 32 bytes that several rows are made of: bytes(d, i) are those from i on, as
 // many as the tag d has.
 struct RowBytes {

@@ -67,7 +67,7 @@ struct Unpack<Q6_K> {
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
       const auto qh = sink.Bytes(b.qh + 32 * half);
       const float* s = h.scale + 8 * half;
-      if constexpr (Sink::kRowsAtOnce == 4) {
+      if constexpr (Sink::kComputedAtOnce == 4) {
         const auto codes = [&](auto i) DEQUANT_LAMBDA {
           return Codes<i()>(i() % 2 == 0 ? ql0 : ql1, qh);
         };

@@ -38,9 +38,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q8_0> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q8_0& b, float d, Sink& sink) {
-    sink.ByteRow(b.qs, HalfScaled{d, b.d});
+  HWY_INLINE static auto Codes(const Q8_0& b) { return ByteRow{b.qs}; }
+  HWY_INLINE static auto Value(const Q8_0& b, float d) {
+    return HalfScaled{d, b.d};
   }
 };
 

@@ -51,10 +51,17 @@ struct Unpack<Q8_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    for (int i = 0; i < 256; i += 64) {
-      EachOf(kTimes<2>, [&](size_t row) DEQUANT_LAMBDA {
-        sink.ByteRow(b.qs + i + 32 * row, d * kUnit);
-      });
+    const auto scale = Formula(d * kUnit);
+    for (int i = 0; i < 256; i += 128) {
+      const auto row = [&](size_t j) DEQUANT_LAMBDA {
+        return ByteRow{b.qs + i + 32 * j};
+      };
+      if constexpr (Sink::kComputedAtOnce == 4) {
+        sink.Rows(row, [&](size_t, size_t) DEQUANT_LAMBDA { return scale; });
+      } else {
+        EachOf(kTimes<4>,
+               [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
+      }
     }
   }
 };

@@ -65,11 +65,10 @@ class Sink {
   HWY_INLINE void Row(const Fn& codes, F... scale) {
     PutRow(codes, Formula(scale...), Formula(scale...));
   }
-  // A row of 32 bytes as they are.
   template <class... F>
-  HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
-    Put(LoadCodes(p), Formula(scale...));
-    Put(LoadCodes(p + 16), Formula(scale...));
+  HWY_INLINE void Row(ByteRow row, F... scale) {
+    Put(LoadCodes(row.p), Formula(scale...));
+    Put(LoadCodes(row.p + 16), Formula(scale...));
   }
   // A row of 32 of which each half has a scale.
   template <class Fn>
@@ -83,7 +82,7 @@ class Sink {
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
-  static constexpr size_t kRowsAtOnce = 1;
+  static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE

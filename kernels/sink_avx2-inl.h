@@ -152,8 +152,8 @@ class Sink {
            Formula(scale...));
   }
   template <class... F>
-  HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
-    PutPair(LoadCodes(p), LoadCodes(p + 16), Formula(scale...));
+  HWY_INLINE void Row(ByteRow row, F... scale) {
+    PutPair(LoadCodes(row.p), LoadCodes(row.p + 16), Formula(scale...));
   }
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {
@@ -335,7 +335,7 @@ class Sink {
   }
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
-  static constexpr size_t kRowsAtOnce = 1;
+  static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
     const auto q = codes(LookedUpRow(), size_t{0});

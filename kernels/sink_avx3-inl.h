@@ -216,36 +216,35 @@ class Sink {
       PutRow(q, value, value);
     }
   }
-  // Rows of F32 at once, step by step: what waits for the step before it keeps
+  template <class... F>
+  HWY_INLINE void Row(ByteRow row, F... scale) {
+    const auto value = Formula(scale...);
+    if constexpr (kByHalf<T, std::remove_const_t<decltype(value)>>) {
+      PutRow(LoadCodes(drow, row.p), value, value);
+    } else {
+      PutFloats(HalfOfRow<false>(row), HalfOfRow<true>(row), value, value);
+    }
+  }
+  // Four rows at once, step by step: what waits for the step before it keeps
   // what is behind it in the CPU's queue waiting. codes(i) are as for Row or
-  // Halves, value(i, half) is a formula; i is a constant.
+  // Halves, value(i, half) is a formula; i is a constant. Rows that 16 bits
+  // look up, or compute as F16, come one by one.
+  static constexpr size_t kComputedAtOnce =
+      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 4;
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
   template <class Fn, class Value>
   HWY_INLINE void Rows(const Fn& codes, const Value& value) {
-    constexpr auto n = kTimes<kRowsAtOnce>;
-    using V = decltype(codes(kTimes<0>)(drow, size_t{0}));
-    V q[n];
+    constexpr auto n = kTimes<4>;
+    decltype(Loaded(codes(kTimes<0>))) q[n];
     Floats lower[n], upper[n];
-    ForEach(n,
-            [&](auto i) DEQUANT_LAMBDA { q[i] = codes(i)(drow, size_t{0}); });
+    ForEach(n, [&](auto i) DEQUANT_LAMBDA { q[i] = Loaded(codes(i)); });
     ForEach(n, [&](auto i) DEQUANT_LAMBDA {
       lower[i] = HalfOfRow<false>(q[i]);
       upper[i] = HalfOfRow<true>(q[i]);
     });
     ForEach(n, [&](auto i) DEQUANT_LAMBDA {
-      StoreFloats(value(i, 0)(df, lower[i]));
-      StoreFloats(value(i, 1)(df, upper[i]));
+      PutFloats(lower[i], upper[i], value(i, 0), value(i, 1));
     });
-  }
-  template <class... F>
-  HWY_INLINE void ByteRow(const int8_t* p, F... scale) {
-    const auto value = Formula(scale...);
-    if constexpr (kByHalf<T, std::remove_const_t<decltype(value)>>) {
-      PutRow(LoadCodes(drow, p), value, value);
-    } else {  // widened from memory: half of a vector takes that port too
-      PutFloats(FloatsOf(LoadCodes(p)), FloatsOf(LoadCodes(p + 16)), value,
-                value);
-    }
   }
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {
@@ -657,6 +656,17 @@ class Sink {
     return Floats{_mm512_permutevar_ps(values.raw, index.raw)};
   }
 
+  // What HalfOfRow takes. Bytes it widens from memory: half of a vector takes
+  // the port of shuffles, too.
+  template <class Fn>
+  HWY_INLINE static auto Loaded(const Fn& codes) {
+    return codes(drow, size_t{0});
+  }
+  HWY_INLINE static ByteRow Loaded(ByteRow row) { return row; }
+  template <bool kUpper>
+  HWY_INLINE static Floats HalfOfRow(ByteRow row) {
+    return FloatsOf(LoadCodes(row.p + 16 * kUpper));
+  }
   // The lower or the upper 16 codes of a row, of signed ones over kSignedUnit.
   template <bool kUpper>
   HWY_INLINE static Floats HalfOfRow(SignedRowCodes q) {

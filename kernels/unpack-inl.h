@@ -44,7 +44,7 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static void Do(const B& block, float scale..., Sink& sink);
 // where the scales are the fields that B::kScales lists, the first of them
 // times kUnit if it is an F16; or, for a block that is one row of 32 elements,
-// with what Sink::Row takes,
+// with what Sink::Row takes, codes or a ByteRow,
 //   static auto Codes(const B& block);
 //   static auto Value(const B& block, float scale...);
 // or, where a block has more to make ready, with
@@ -307,7 +307,16 @@ constexpr bool kIsRow = requires {
   &Unpack<B>::Codes;
 };
 
-// Rows, as many as the sink takes at once.
+// How many the sink takes at once; 0 if blocks are no rows.
+template <class B, class Sink>
+constexpr size_t kRowsAtOnce = 0;
+template <class B, class Sink>
+requires(kIsRow<B>) constexpr size_t kRowsAtOnce<B, Sink> =
+    hwy::IsSame<decltype(Unpack<B>::Codes(std::declval<const B&>())), ByteRow>()
+        ? Sink::kComputedAtOnce
+        : Sink::kRowsAtOnce;
+
+// So many rows.
 template <class B, class Sink, size_t... kIndex>
 HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
                            size_t first, Sink& sink,
@@ -327,8 +336,8 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
                             uint8_t* to, std::index_sequence<kIndex...>) {
   using To = SinkOf<K>;
   constexpr size_t kTo = kOutBytes<K>;
-  constexpr size_t kAtOnce = To::kRowsAtOnce;
-  if constexpr (kIsRow<B> && kAtOnce > 1 && !std::is_same_v<N, size_t>) {
+  constexpr size_t kAtOnce = kRowsAtOnce<B, To>;
+  if constexpr (kAtOnce > 1 && !std::is_same_v<N, size_t>) {
     EachOf(kTimes<n() / kAtOnce>, [&](size_t i) DEQUANT_LAMBDA {
       const size_t first = i * kAtOnce;
       To sink(to + first * kTo);
