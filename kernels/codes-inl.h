@@ -265,9 +265,11 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
 // kGroup bytes, then their high ones; less 16, if so, which only a row of
 // AVX-512 has for nothing.
-template <size_t kGroup = 16, bool kMinus16 = false, class D>
+// From bit kTo of a byte on, likewise.
+template <size_t kGroup = 16, bool kMinus16 = false, int kTo = 0, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);
+  static_assert(kTo == 0 || (DEQUANT_HAS_VBMI && hn::MaxLanes(D()) == 32));
   static_assert(!kMinus16 ||
                 (HWY_TARGET <= HWY_AVX3 && hn::MaxLanes(D()) == 32));
   const hn::Repartition<uint64_t, D> du64;
@@ -281,8 +283,8 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
                      : hn::ConcatUpperLower(du64, hn::Set(du64, Load64(p + 8)),
                                             hn::Set(du64, Load64(p)));
 #if DEQUANT_HAS_VBMI
-    constexpr uint64_t kLow = FieldMatrix(0, 4, 0, 3);
-    constexpr uint64_t kHigh = FieldMatrix(4, 4, 0, 3);
+    constexpr uint64_t kLow = FieldMatrix(0, 4, kTo, kTo + 3);
+    constexpr uint64_t kHigh = FieldMatrix(4, 4, kTo, kTo + 3);
     alignas(32) static constexpr uint64_t kMatrix[4] = {
         kLow, kGroup == 8 ? kHigh : kLow, kGroup == 8 ? kLow : kHigh, kHigh};
     return hn::Vec<D>{_mm256_gf2p8affine_epi64_epi8(
@@ -440,17 +442,17 @@ HWY_INLINE hn::Mask<decltype(dcodes)> CodeBits(RowTag<kRun, kBlended> d,
 #endif
 
 // Codes of 5 bits of such a row, the top ones as CodeBits has them; less 16, if
-// they are centered.
-template <bool kCentered, class D>
+// they are centered; from bit kTo on, where nibbles are.
+template <bool kCentered, int kTo = 0, class D>
 HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
                               size_t i) {
   using V = hn::Vec<std::conditional_t<kCentered, hn::RebindToSigned<D>, D>>;
   const auto top = CodeBits(d, bits + i / 8);
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {
-    const auto q = NibblesOfRow<16, kCentered>(d, nibbles, i);
+    const auto q = NibblesOfRow<16, kCentered, kTo>(d, nibbles, i);
     return hn::BitCast(hn::DFromV<V>(),
-                       hn::MaskedAddOr(q, top, q, hn::Set(d, 16)));
+                       hn::MaskedAddOr(q, top, q, hn::Set(d, 16 << kTo)));
   }
 #endif
   // Subtracting 16 is setting the upper four bits, where bit 4 is clear.

@@ -45,12 +45,14 @@ inline void PrefetchAhead(const uint8_t* blocks, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) hwy::Prefetch(blocks + 2048 + i);
 }
 
-/// Block layout B as values of T: what one kernel does.
-template <class B, typename T, bool kStreams>
+/// Block layout B as values of T: what one kernel does. Some are made for usual
+/// scales only, and leave blocks with others to one for any scale.
+template <class B, typename T, bool kStreams, bool kAny = false>
 struct Kernel {
   using Block = B;
   using Value = T;
-  static constexpr bool kStream = kStreams;
+  static constexpr bool kStream = kStreams, kAnyScale = kAny;
+  using ForAnyScale = Kernel<B, T, kStreams, true>;
 };
 
 /// Defined by the kernel file of block layout B, see kernels/unpack-inl.h.

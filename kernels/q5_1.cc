@@ -49,9 +49,12 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_1> {
+  static constexpr bool kMayBeSubnormal = true;
+
+  template <int kTo = 0>
   HWY_INLINE static auto Codes(const Q5_1& b) {
     return [&b](auto tag, size_t i) DEQUANT_LAMBDA {
-      return FiveBitsOfRow<false>(tag, b.qs, b.qh, i);
+      return FiveBitsOfRow<false, kTo>(tag, b.qs, b.qh, i);
     };
   }
   HWY_INLINE static auto Value(const Q5_1&, float d, float m) {

@@ -167,7 +167,14 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 #endif
 }
 
-template <typename T, bool kStream = false>
+// A code of 5 bits from bit 18 of its lane on is a subnormal of F32 as it
+// stands, 2^-131 times itself. Multiplied by a scale that takes 2^131 back, it
+// needs no conversion, and has the same bits. That costs nothing on Zen 4 (on a
+// CPU of Intel's, which this target is not for, some 150 cycles), but the scale
+// must be less than 2^-3.
+constexpr int kSubnormalFrom = 18;
+
+template <typename T, bool kStream = false, bool kAnyScale = false>
 class Sink {
   static constexpr bool kIsBf16 =
       sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
@@ -189,6 +196,11 @@ class Sink {
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
+
+  // Whether Rows and SubnormalRow take such codes, where the scale goes with
+  // it.
+  static constexpr bool kTakesSubnormals =
+      HWY_TARGET == HWY_AVX3_ZEN4 && sizeof(T) == 4 && !kAnyScale;
 
   template <class V>
   HWY_INLINE void operator()(V q, float scale) {
@@ -232,20 +244,33 @@ class Sink {
   static constexpr size_t kComputedAtOnce =
       HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 4;
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
-  template <class Fn, class Value>
+  template <bool kSubnormals = false, class Fn, class Value>
   HWY_INLINE void Rows(const Fn& codes, const Value& value) {
     constexpr auto n = kTimes<4>;
     decltype(Loaded(codes(kTimes<0>))) q[n];
     Floats lower[n], upper[n];
     ForEach(n, [&](auto i) DEQUANT_LAMBDA { q[i] = Loaded(codes(i)); });
     ForEach(n, [&](auto i) DEQUANT_LAMBDA {
-      lower[i] = HalfOfRow<false>(q[i]);
-      upper[i] = HalfOfRow<true>(q[i]);
+      if constexpr (kSubnormals) {
+        lower[i] = HalfOfSubnormals<false>(q[i]);
+        upper[i] = HalfOfSubnormals<true>(q[i]);
+      } else {
+        lower[i] = HalfOfRow<false>(q[i]);
+        upper[i] = HalfOfRow<true>(q[i]);
+      }
     });
     ForEach(n, [&](auto i) DEQUANT_LAMBDA {
       PutFloats(lower[i], upper[i], value(i, 0), value(i, 1));
     });
   }
+#if DEQUANT_HAS_VBMI
+  template <class Fn, class Value>
+  HWY_INLINE void SubnormalRow(const Fn& codes, Value value) {
+    const RowCodes q = codes(drow, size_t{0});
+    PutFloats(HalfOfSubnormals<false>(q), HalfOfSubnormals<true>(q), value,
+              value);
+  }
+#endif
   template <class Fn>
   HWY_INLINE void Halves(const Fn& codes, const float* scale) {
     Halves(Signed(codes(drow, size_t{0})), scale[0], scale[1]);
@@ -687,12 +712,19 @@ class Sink {
 #if DEQUANT_HAS_VBMI
   // One instruction takes them out and widens them.
   template <class Places>
+  HWY_INLINE static U8x64 WidenedTo(const Places& at, RowCodes q) {
+    return hn::TableLookupLanes(hn::ZeroExtendVector(dbytes, q),
+                                hn::SetTableIndices(dbytes, at.byte));
+  }
+  template <class Places>
   HWY_INLINE static Floats OfBytes(const Places& at, RowCodes q) {
     const hn::RebindToSigned<decltype(df)> di;
-    const auto bytes = hn::ZeroExtendVector(dbytes, q);
-    return hn::ConvertTo(
-        df, hn::BitCast(di, hn::TableLookupLanes(
-                                bytes, hn::SetTableIndices(dbytes, at.byte))));
+    return hn::ConvertTo(df, hn::BitCast(di, WidenedTo(at, q)));
+  }
+  template <bool kUpper>
+  HWY_INLINE static Floats HalfOfSubnormals(RowCodes q) {
+    constexpr int kByte = kSubnormalFrom / 8;
+    return hn::BitCast(df, WidenedTo(kWidenedHalf<kUpper, kByte>, q));
   }
 #endif
 

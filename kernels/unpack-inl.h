@@ -65,6 +65,10 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kSubtracts = true;
 // and, if all rows are signed, so that scales come times kSignedUnit too, with
 //   static constexpr bool kSignedRows = true;
+// and, if codes of 5 bits may be subnormals of F32 where the sink takes these,
+//   static constexpr bool kMayBeSubnormal = true;
+//   template <int kTo = 0>  // the bit of their byte from which they are
+//   static auto Codes(const B& block);
 // and, if there are blocks that Do cannot take, such as those that would give
 // subnormals of F32, with
 //   template <class Sink>
@@ -115,21 +119,45 @@ constexpr bool kSubtracts = requires {
   Unpack<B>::kSubtracts;
 };
 
-// What the first scale comes times, if it is an F16.
-template <class B>
-constexpr float kScaleUnit = kUnit;
-template <class B>
-requires requires { Unpack<B>::kSignedRows; }
-constexpr float kScaleUnit<B> = kUnit * kSignedUnit;
+// Whether codes are subnormals, and the bit of their byte from which they start
+// then: see kSubnormalFrom.
+template <class B, class Sink>
+constexpr bool kBySubnormals = false;
+#if DEQUANT_HAS_VBMI
+template <class B, class Sink>
+requires requires { Unpack<B>::kMayBeSubnormal; }
+constexpr bool kBySubnormals<B, Sink> = Sink::kTakesSubnormals;
+template <class Sink>
+constexpr int kCodesFrom = Sink::kTakesSubnormals ? kSubnormalFrom % 8 : 0;
+#else
+template <class Sink>
+constexpr int kCodesFrom = 0;
+#endif
 
-// Whether all that was read was finite. That is asked once, at the end: a
-// branch for each batch took up to 5 % of the time.
+// What the first scale comes times, if it is an F16; of subnormals, in two
+// steps.
+template <class B, class Sink>
+constexpr float kScaleUnit = kBySubnormals<B, Sink> ? 0x1p100f : kUnit;
+template <class B, class Sink>
+requires requires { Unpack<B>::kSignedRows; }
+constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
+template <class B, class Sink>
+constexpr float kSecondUnit = kBySubnormals<B, Sink> ? 0x1p31f : 1.0f;
+
+// The first exponent of an F16 scale that is too large: that of NaN and Inf, or
+// that of 2^-3.
+template <class B, class Sink, size_t kIndex>
+constexpr uint32_t kTooLarge = kIndex == 0 && kBySubnormals<B, Sink> ? 12 : 31;
+
+// Whether all that was read was finite, or not too large. That is asked once,
+// at the end: a branch for each batch took up to 5 % of the time.
 class Finite {
  public:
   HWY_INLINE void Expect(bool finite) { carry_ |= uint64_t{!finite} << 63; }
-  /// Four F16: the exponent of NaN and Inf is all ones.
+  /// Four F16, with kSpare of four times what an exponent lacks to 32.
+  template <uint64_t kSpare>
   HWY_INLINE void ExpectF16(uint64_t four) {
-    carry_ |= (four & 0x7C007C007C007C00) + 0x0400040004000400;
+    carry_ |= (four & 0x7C007C007C007C00) + kSpare;
   }
   HWY_INLINE bool All() const { return (carry_ & 0x8000800080008000) == 0; }
 
@@ -138,7 +166,7 @@ class Finite {
 };
 
 // One field of one block.
-template <class B, size_t kIndex>
+template <class B, class Sink, size_t kIndex>
 HWY_INLINE void ReadScale(const uint8_t* block, float* scale, Finite& finite) {
   constexpr ScaleField kField = B::kScales[kIndex];
   const uint8_t* p = block + kField.offset;
@@ -149,27 +177,37 @@ HWY_INLINE void ReadScale(const uint8_t* block, float* scale, Finite& finite) {
   } else {
     const uint16_t bits =
         kField.kind == ScaleField::kF16 ? Load16(p) : HalfInTopNibbles(p);
-    constexpr float kFactor = kIndex == 0     ? kScaleUnit<B>
+    constexpr float kFactor = kIndex == 0     ? kScaleUnit<B, Sink>
                               : kSubtracts<B> ? -1.0f
                                               : 1.0f;
     *scale = Half(bits) * kFactor;
-    finite.Expect(IsFiniteF16(bits));
+    if constexpr (kIndex == 0) *scale *= kSecondUnit<B, Sink>;
+    finite.Expect((bits >> 10 & 31) < kTooLarge<B, Sink, kIndex>);
   }
 }
 
 // What the scales of kBatch blocks come times.
-template <class B>
+template <class B, class Sink>
 struct ScaleUnits {
   static constexpr size_t kFields = std::size(B::kScales);
   alignas(64) float of[kBatch * kFields];
-  constexpr ScaleUnits() : of{} {
+  alignas(64) float second[kBatch * kFields];
+  constexpr ScaleUnits() : of{}, second{} {
     for (size_t i = 0; i < kBatch * kFields; ++i) {
-      of[i] = i % kFields == 0 ? kScaleUnit<B> : 1;
+      of[i] = i % kFields == 0 ? kScaleUnit<B, Sink> : 1;
+      second[i] = i % kFields == 0 ? kSecondUnit<B, Sink> : 1;
     }
   }
 };
-template <class B>
-inline constexpr ScaleUnits<B> kScaleUnits;
+template <class B, class Sink>
+inline constexpr ScaleUnits<B, Sink> kScaleUnits;
+template <class B, class Sink>
+constexpr uint64_t kSpareExponents = [] {
+  constexpr size_t kFields = std::size(B::kScales);
+  constexpr uint64_t kFirst = (32 - kTooLarge<B, Sink, 0>) << 10;
+  constexpr uint64_t kLast = (32 - kTooLarge<B, Sink, kFields - 1>) << 10;
+  return (kFirst | kLast << 16) * 0x100000001;
+}();
 
 // How many scales become floats at once. AVX-512 could take all of a batch, but
 // the headers of super-blocks, which are read next, wait less for four.
@@ -179,7 +217,7 @@ constexpr size_t kScaleLanes = HWY_TARGET <= HWY_AVX3&& B::kElements < 256
                                    : 4;
 
 // The scales of kBatch blocks, one F16 each or two that are next to each other.
-template <class B>
+template <class B, class Sink>
 HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
                              Finite& finite) {
   constexpr size_t kFields = std::size(B::kScales);
@@ -192,14 +230,18 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
       const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
       words[w] |= bits << (16 * kFields * i);
     });
-    finite.ExpectF16(words[w]);
+    finite.ExpectF16<kSpareExponents<B, Sink>>(words[w]);
     if constexpr (kSubtracts<B>) words[w] ^= 0x8000000080000000;
   });
 
   const hn::FixedTag<float, kScaleLanes<B>> df;
   const auto put = [&](size_t at, auto halves) DEQUANT_LAMBDA {
-    const auto units = hn::Load(df, kScaleUnits<B>.of + at);
-    hn::StoreU(hn::Mul(halves, units), df, scale[0] + at);
+    const auto& units = kScaleUnits<B, Sink>;
+    auto v = hn::Mul(halves, hn::Load(df, units.of + at));
+    if constexpr (kBySubnormals<B, Sink>) {
+      v = hn::Mul(v, hn::Load(df, units.second + at));
+    }
+    hn::StoreU(v, df, scale[0] + at);
   };
 #if DEQUANT_NO_F16C
   ForEach(kTimes<kWords>, [&](auto w) DEQUANT_LAMBDA {
@@ -230,7 +272,7 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
 }
 
 // The scales of n blocks.
-template <class B, size_t... kIndex>
+template <class B, class Sink, size_t... kIndex>
 HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
                            Finite& finite, std::index_sequence<kIndex...>) {
   if constexpr (sizeof...(kIndex) > 0 &&
@@ -238,11 +280,11 @@ HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
                   B::kScales[kIndex].offset ==
                       B::kScales[0].offset + 2 * kIndex) &&
                  ...)) {
-    if (n == kBatch) return ReadF16Batch<B>(blocks, scale, finite);
+    if (n == kBatch) return ReadF16Batch<B, Sink>(blocks, scale, finite);
   }
   for (size_t i = 0; i < n; ++i) {
     [[maybe_unused]] const uint8_t* block = blocks + i * sizeof(B);
-    (ReadScale<B, kIndex>(block, &scale[i][kIndex], finite), ...);
+    (ReadScale<B, Sink, kIndex>(block, &scale[i][kIndex], finite), ...);
   }
 }
 
@@ -252,7 +294,11 @@ using Stored =
     std::conditional_t<kHasNormalBf16 && std::is_same_v<T, hwy::bfloat16_t>,
                        NormalBf16, T>;
 template <class K>
+#if HWY_TARGET <= HWY_AVX3
+using SinkOf = Sink<Stored<typename K::Value>, K::kStream, K::kAnyScale>;
+#else
 using SinkOf = Sink<Stored<typename K::Value>, K::kStream>;
+#endif
 template <class K>
 constexpr size_t kOutBytes = K::Block::kElements * sizeof(typename K::Value);
 
@@ -284,7 +330,7 @@ HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
   }
   if constexpr (requires { ready.header; }) {
     Scales<B> scale;
-    ReadScales<B>(blocks, n, scale, finite, Fields<B>());
+    ReadScales<B, Sink>(blocks, n, scale, finite, Fields<B>());
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       const B& block = BlockAt<B>(blocks, i);
       if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
@@ -297,15 +343,24 @@ HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
       }
     });
   } else {
-    ReadScales<B>(blocks, n, ready.scale, finite, Fields<B>());
+    ReadScales<B, Sink>(blocks, n, ready.scale, finite, Fields<B>());
   }
 }
 
 // Whether a block is a row.
 template <class B>
-constexpr bool kIsRow = requires {
-  &Unpack<B>::Codes;
+constexpr bool kIsRow = requires(const B& b) {
+  Unpack<B>::Codes(b);
 };
+
+template <class Sink, class B>
+HWY_INLINE auto CodesOf(const B& block) {
+  if constexpr (kBySubnormals<B, Sink>) {
+    return Unpack<B>::template Codes<kCodesFrom<Sink>>(block);
+  } else {
+    return Unpack<B>::Codes(block);
+  }
+}
 
 // How many the sink takes at once; 0 if blocks are no rows.
 template <class B, class Sink>
@@ -322,13 +377,17 @@ HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
                            size_t first, Sink& sink,
                            std::index_sequence<kIndex...>) {
   const auto codes = [&](size_t i) DEQUANT_LAMBDA {
-    return Unpack<B>::Codes(BlockAt<B>(blocks, first + i));
+    return CodesOf<Sink>(BlockAt<B>(blocks, first + i));
   };
   const auto value = [&](size_t i, size_t) DEQUANT_LAMBDA {
     return Unpack<B>::Value(BlockAt<B>(blocks, first + i),
                             scale[first + i][kIndex]...);
   };
-  sink.Rows(codes, value);
+  if constexpr (kBySubnormals<B, Sink>) {
+    sink.template Rows<true>(codes, value);
+  } else {
+    sink.Rows(codes, value);
+  }
 }
 
 template <class K, class N, class B, size_t... kIndex>
@@ -351,8 +410,12 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
     if constexpr (requires { ready.header; }) {
       Unpack<B>::Do(block, ready.header[i], sink);
     } else if constexpr (kIsRow<B>) {
-      sink.Row(Unpack<B>::Codes(block),
-               Unpack<B>::Value(block, ready.scale[i][kIndex]...));
+      const auto value = Unpack<B>::Value(block, ready.scale[i][kIndex]...);
+      if constexpr (kBySubnormals<B, To>) {
+        sink.SubnormalRow(CodesOf<To>(block), value);
+      } else {
+        sink.Row(Unpack<B>::Codes(block), value);
+      }
     } else {
       Unpack<B>::Do(block, ready.scale[i][kIndex]..., sink);
     }
@@ -412,8 +475,8 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
   using To = SinkOf<K>;
   Scales<B> scale[2];
   const auto read = [&](size_t i) DEQUANT_LAMBDA {
-    ReadScales<B>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
-                  scale[i / kBatch % 2], finite, fields);
+    ReadScales<B, To>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
+                      scale[i / kBatch % 2], finite, fields);
   };
   const auto make = [&](size_t i) DEQUANT_LAMBDA {
     const float* of = scale[i / kBatch % 2][i % kBatch];
@@ -492,9 +555,22 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
          uint8_t* HWY_RESTRICT dst) {
   using B = typename K::Block;
   // So many are run before it is asked whether all were finite.
-  constexpr size_t kAtOnce = 4096;
+  constexpr size_t kAtOnce =
+      kBySubnormals<B, SinkOf<K>> ? 16384 / B::kElements : 4096;
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
+  } else if constexpr (kBySubnormals<B, SinkOf<K>>) {
+    // Where one scale is large, others are: all that are left.
+    while (blocks > 0) {
+      const size_t n = HWY_MIN(blocks, kAtOnce);
+      if (HWY_UNLIKELY(!RunFinite<K>(src, n, dst).All())) {
+        if constexpr (K::kStream) hwy::FlushStream();  // or it might come later
+        return Run<typename K::ForAnyScale>(src, blocks, dst);
+      }
+      src += n * sizeof(B);
+      dst += n * kOutBytes<K>;
+      blocks -= n;
+    }
   } else if (HWY_UNLIKELY(blocks > kAtOnce)) {
     RunPieces<K>(src, blocks, dst, kAtOnce);
   } else if (HWY_UNLIKELY(!RunFinite<K>(src, blocks, dst).All())) {

@@ -27,6 +27,8 @@ std::string_view Name(Pattern p) {
       return "ones";
     case Pattern::kFinite:
       return "finite";
+    case Pattern::kUsual:
+      return "usual";
     case Pattern::kHostile:
       return "hostile";
   }
@@ -75,6 +77,11 @@ std::vector<uint8_t> MakeBlocks(const Format& format, Pattern pattern,
         do {
           half = static_cast<uint16_t>(random());
         } while (!IsFiniteF16(half));
+      }
+      if (pattern == Pattern::kUsual) {
+        half = static_cast<uint16_t>(random());
+        half =
+            static_cast<uint16_t>((half & 0x8000) | (half & 0x7FFF) % 0x2400);
       }
       SetScale(field, half, bytes.data() + i * size);
     }
