@@ -19,13 +19,12 @@
 //   vs_1thread            speed over one thread's
 //   overhead              of a call on 3072 elements: 2 t(1536) / t(3072) - 1
 //   vs_base               speed over another build's (--dequant_base)
-//   core                  integer operations a second meanwhile: fewer if
-//   others
-//                         use this core
+//   core                  integer operations a second between the turns: fewer
+//                         if others use this core
 //
 // All that is compared takes turns within the row, see contest.h. Repetitions
 // of a row work on other memory each: which physical pages it gets is worth up
-// to 8 % in L2. Rows of the roofs (memset/L2/threads:1) and of ggml
+// to 10 % in L2. Rows of the roofs (memset/L2/threads:1) and of ggml
 // (Q4_K/F32/ggml/L2/threads:1) give their own speeds.
 
 #include <benchmark/benchmark.h>

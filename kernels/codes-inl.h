@@ -263,9 +263,8 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 }
 
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
-// kGroup bytes, then their high ones; less 16, if so, which only a row of
-// AVX-512 has for nothing.
-// From bit kTo of a byte on, likewise.
+// kGroup bytes, then their high ones; less 16, if so, or from bit kTo of a byte
+// on, which only a row of AVX-512 has for nothing.
 template <size_t kGroup = 16, bool kMinus16 = false, int kTo = 0, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);

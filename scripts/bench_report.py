@@ -460,7 +460,7 @@ How to read them:
   repetitions in which that loop was within 10 %, the storing one within 6 %, of the
   best of the run. Others are done again while there is time.
 - Repetitions of a row in L1 or L2 work on other memory each: which pages it happens
-  to get is worth up to 8 % in L2.
+  to get is worth up to 10 % in L2.
 - **Sizes** are classes of output: half of L1, half of L2 (of each thread), LLC
   between L2 and L3, DRAM 256 MB. Memory has been written to before, on huge
   pages where the system allows.
