@@ -169,9 +169,9 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 
 // A code of 5 bits from bit 18 of its lane on is a subnormal of F32 as it
 // stands, 2^-131 times itself. Multiplied by a scale that takes 2^131 back, it
-// needs no conversion, and has the same bits. That costs nothing on Zen 4 (elsewhere it
-// may: Highway picks this target on AMD's CPUs only), but the scale must be less
-// than 2^-3.
+// needs no conversion, and has the same bits. That costs nothing on Zen 4
+// (elsewhere it may: Highway picks this target on AMD's CPUs only), but the
+// scale must be less than 2^-3.
 constexpr int kSubnormalFrom = 18;
 
 template <typename T, bool kStream = false, bool kAnyScale = false>
