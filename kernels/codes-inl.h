@@ -134,8 +134,14 @@ HWY_INLINE V BitsOf(V v) {
 }
 // And one instruction (VBMI) makes bytes of any eight bits of eight bytes: byte
 // i of those from bit from[i] on. It gathers short fields: scales.
-HWY_INLINE U8x16 BitsFrom(U8x16 v, const uint8_t* from) {
-  return U8x16{_mm_multishift_epi64_epi8(Load16Bytes(from).raw, v.raw)};
+template <class V>
+HWY_INLINE V BitsFrom(V v, const uint8_t* from) {
+  const auto bit = hn::LoadU(hn::DFromV<V>(), from).raw;
+  if constexpr (sizeof(v.raw) == 16) {
+    return V{_mm_multishift_epi64_epi8(bit, v.raw)};
+  } else {
+    return V{_mm256_multishift_epi64_epi8(bit, v.raw)};
+  }
 }
 // And one (VBMI) looks up 64 bytes in a table of 128, whatever their top bits
 // are. In one of 256 it takes two.

@@ -102,9 +102,9 @@ HWY_INLINE V LaneField(V v) {
 // Where the four lowest fields of each lane start, in eight bytes.
 template <int kLaneBits, int kBits>
 struct FieldsFrom {
-  alignas(16) uint8_t bit[16];
+  alignas(32) uint8_t bit[32];
   constexpr FieldsFrom() : bit{} {
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; i < 32; ++i) {
       bit[i] = static_cast<uint8_t>((i / 4 * kLaneBits + i % 4 * kBits) % 64);
     }
   }
@@ -152,24 +152,44 @@ HWY_INLINE U8x16 UpperFields(U16x8 w) {
 }
 #endif
 
+// Words that have something of each 32 elements, for AVX-512 those of a whole
+// block.
+constexpr size_t kWords = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
+constexpr hn::FixedTag<uint32_t, kWords> dwords;
+constexpr hn::Repartition<uint8_t, decltype(dwords)> dword_bytes;
+using Words = hn::Vec<decltype(dwords)>;
+HWY_INLINE Words LoadWords(const uint8_t* p) {
+  return hn::BitCast(dwords, hn::LoadU(dword_bytes, p));
+}
+HWY_INLINE Words LoadHalfWords(const uint8_t* p) {
+  const hn::Rebind<uint16_t, decltype(dwords)> d16;
+  return hn::PromoteTo(dwords,
+                       hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
+}
+HWY_INLINE auto ScalesOf(Words codes, float d) {
+  const hn::Rebind<float, decltype(dwords)> df;
+  const hn::Rebind<int32_t, decltype(dwords)> di;
+  return hn::Mul(hn::ConvertTo(df, hn::BitCast(di, codes)), hn::Set(df, d));
+}
+template <class V>
+HWY_INLINE void StoreScales(V scales, float* HWY_RESTRICT to) {
+  hn::StoreU(scales, hn::DFromV<V>(), to);
+}
+
 // IQ2_XXS and IQ3_XXS: a word has 7 sign bits for each of four rows of 8, and
 // above them a scale of 4 bits.
-HWY_INLINE U8x16 SignFields(U32x4 w) {
+HWY_INLINE auto SignFields(Words w) {
 #if DEQUANT_HAS_VBMI
   // Above 7 bits is one of the next.
-  return BitsFrom(hn::BitCast(du8, w), kFieldsFrom<32, 7>.bit);
+  return BitsFrom(hn::BitCast(dword_bytes, w), kFieldsFrom<32, 7>.bit);
 #else
-  const U32x4 first = hn::Or(LaneField<0, 7, 0>(w), LaneField<7, 7, 8>(w));
-  const U32x4 last = hn::Or(LaneField<14, 7, 16>(w), LaneField<21, 7, 24>(w));
-  return hn::BitCast(du8, hn::Or(first, last));
+  const Words first = hn::Or(LaneField<0, 7, 0>(w), LaneField<7, 7, 8>(w));
+  const Words last = hn::Or(LaneField<14, 7, 16>(w), LaneField<21, 7, 24>(w));
+  return hn::BitCast(dword_bytes, hn::Or(first, last));
 #endif
 }
-HWY_INLINE void WordScales(U32x4 w, float d, float* HWY_RESTRICT scales) {
-  const hn::FixedTag<float, 4> df;
-  const U32x4 code = hn::Or(hn::ShiftRight<27>(w), hn::Set(du32, 1));
-  const auto value =
-      hn::ConvertTo(df, hn::BitCast(hn::FixedTag<int32_t, 4>(), code));
-  hn::StoreU(hn::Mul(value, hn::Set(df, d)), df, scales);
+HWY_INLINE auto WordScales(Words w, float d) {
+  return ScalesOf(hn::Or(hn::ShiftRight<27>(w), hn::Set(dwords, 1)), d);
 }
 
 // Scale i = d * (2 * code[i] + 1), of codes below 16.
@@ -191,14 +211,16 @@ HWY_INLINE U8x16 Nibbles(U8x16 bytes) {
 }
 
 // 7 sign bits to 8: the number of minus signs is even.
-HWY_INLINE U8x16 EvenSigns(U8x16 bits) {
+template <class V>
+HWY_INLINE V EvenSigns(V bits) {
 #if DEQUANT_HAS_VBMI
   // Their sum on top of them, whatever is there.
   return BitsOf<FieldMatrix(0, 7, 0, 6) | 0x7F>(bits);
 #else
-  const U8x16 parity = hn::Dup128VecFromValues(
-      du8, 0, 128, 128, 0, 128, 0, 0, 128, 128, 0, 0, 128, 0, 128, 128, 0);
-  const U8x16 folded = hn::Xor(bits, HighNibbles(bits));
+  const auto parity =
+      hn::Dup128VecFromValues(hn::DFromV<V>(), 0, 128, 128, 0, 128, 0, 0, 128,
+                              128, 0, 0, 128, 0, 128, 128, 0);
+  const V folded = hn::Xor(bits, HighNibbles(bits));
   return hn::Or(bits, hn::TableLookupBytes(parity, LowNibbles(folded)));
 #endif
 }
@@ -241,20 +263,14 @@ struct Iq2Bytes {
     if constexpr (kAsTheyAre) return bytes;
     return Field<0, 2, kFourTo>(bytes);
   }
-#if DEQUANT_HAS_VBMI
-  // As codes of Iq2Codes in bits 4 and 5: of the low bits 0, 1 and 3, the
-  // second is bit 5, and bit 4 is where they differ.
-  template <class V>
-  HWY_INLINE static V CodesOf16(V bytes) {
-    return BitsOf<uint64_t{3} << 24 | uint64_t{2} << 16>(bytes);
-  }
-#endif
 };
 struct Iq1Rows {  // less the offset that their group adds to all of them
   static constexpr float kOf[4] = {0, 8, 0, -8};
   static constexpr uint8_t kInAll = 0;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
+    // Below is zero; what is above, AVX-512 ignores.
+    if constexpr (kFourTo == 3) return bytes;
     return Field<3, 2, kFourTo>(bytes);
   }
   template <class V>
@@ -297,22 +313,21 @@ struct Iq3sBytes {
 // four lanes gives F32.
 struct Iq2Codes {
   static constexpr float kOf[4] = {8, 25, 43, 0};
+  static constexpr uint32_t kBelow[3] = {0, 0, 0};
+};
+// The bytes of a row of 8 are such codes as well, in bits 4 and 5; the lower
+// ones are 8, 9 and 11.
+struct Iq2BytesAsCodes : Iq2Codes {
+  static constexpr size_t kInAll = 8;
+  static constexpr uint32_t kBelow[3] = {8 ^ 8, 25 % 16 ^ 8, 43 % 16 ^ 8};
 };
 struct Iq1Codes {
   static constexpr float kOf[4] = {-8, 0, 8, 0};
 };
 struct Iq1Plus1 {  // with an offset of 1
   static constexpr float kOf[4] = {-7, 1, 9, 0};
+  static constexpr uint32_t kBelow[3] = {0, 0, 0};
 };
-template <class Values>
-struct FourTimesFour {
-  alignas(64) float of[16];
-  constexpr FourTimesFour() : of{} {
-    for (size_t i = 0; i < 16; ++i) of[i] = Values::kOf[i % 4];
-  }
-};
-template <class Values>
-inline constexpr FourTimesFour<Values> kFourTimesFour;
 
 // A block of 256, in rows of 32.
 struct PackedRows {
@@ -575,6 +590,11 @@ struct RowData {
 HWY_INLINE void StoreSigns(U8x16 signs, size_t half, RowData& to) {
   hn::StoreU(signs, du8, to.of + 16 * half);
 }
+#if HWY_TARGET <= HWY_AVX3
+HWY_INLINE void StoreSigns(RowCodes signs, size_t, RowData& to) {
+  hn::StoreU(signs, drow, to.of);
+}
+#endif
 // Signs that a block has like that are read there.
 struct BlockSigns {};
 HWY_INLINE void StoreSigns(const uint8_t*, BlockSigns&) {}
@@ -726,7 +746,7 @@ HWY_INLINE void PutThreeOf16(const Fn& codes, const RowData& signs,
                              const float* scale, Sink& sink) {
   const auto values = Sink::template MakeThreeOf16<Values>(scale);
   ForEach(kTimes<8>, [&](auto i) DEQUANT_LAMBDA {
-    sink.template PutSignedOf16<i>(codes(i), SignsOf(signs, i), values);
+    sink.template PutSignedOf16<i, Values>(codes(i), SignsOf(signs, i), values);
   });
 }
 #endif
@@ -738,11 +758,10 @@ HWY_INLINE void PutSigned(const Grid& grid, const Index& index,
                           const RowData& signs, const float* scale,
                           Sink& sink) {
 #if DEQUANT_HAS_VBMI
-  if constexpr (Sink::kThreeOf16 && kPerScale == 16) {
-    const auto codes = [&](size_t i) DEQUANT_LAMBDA {
-      return Bytes::CodesOf16(LoadRows(grid, index(i)));
-    };
-    PutThreeOf16<Iq2Codes>(codes, signs, scale, sink);
+  if constexpr (Sink::kGroupTables && kPerScale == 16) {
+    const auto codes = [&](size_t i)
+                           DEQUANT_LAMBDA { return LoadRows(grid, index(i)); };
+    PutThreeOf16<Iq2BytesAsCodes>(codes, signs, scale, sink);
     return;
   }
 #endif
@@ -784,7 +803,7 @@ template <class Values, size_t kPerScale, class Sink>
 HWY_INLINE void PutPacked(const PackedRows& rows, const RowData& signs,
                           const float* scale, Sink& sink) {
 #if DEQUANT_HAS_VBMI
-  if constexpr (Sink::kThreeOf16 && kPerScale == 16) {
+  if constexpr (Sink::kGroupTables && kPerScale == 16) {
     const auto codes = [&](size_t i) DEQUANT_LAMBDA {
       return PackedCodes<4>(rows.of[i]);
     };

@@ -53,38 +53,34 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ1_S> {
   struct Header {
-    float scale[16];  // the second half repeats the first
+    float scale[8];
     float offset[8];
     uint16_t row[32];
   };
+
+  // 1, or -1 where bit 15 is set.
+  HWY_INLINE static auto Offsets(Words words) {
+    const hn::Rebind<float, decltype(dwords)> df;
+    const Words sign =
+        hn::And(hn::ShiftLeft<16>(words), hn::Set(dwords, 1u << 31));
+    return hn::Or(hn::BitCast(df, sign), hn::Set(df, 1.0f));
+  }
 
   HWY_INLINE static void Read(const IQ1_S& b, float d, Header& h) {
     const U16x8 qh = Load8Words(b.qh);
     StoreIndices(Load16Bytes(b.qs), LowerFields<3>(qh), h.row);
     StoreIndices(Load16Bytes(b.qs + 16), UpperFields<3>(qh), h.row + 16);
-    // The upper bytes of the words, twice.
-    const U8x16 top =
-        hn::ConcatOdd(du8, hn::BitCast(du8, qh), hn::BitCast(du8, qh));
-    OddScales(Field<4, 3>(top), d * (0.125f * kRowUnit), h.scale);
-    Offsets(qh, h.offset);
+    EachOf(kTimes<8 / kWords>, [&](size_t i) DEQUANT_LAMBDA {
+      const Words words = LoadHalfWords(b.qh + 2 * kWords * i);
+      const Words odd = hn::Or(LaneField<12, 3, 1>(words), hn::Set(dwords, 1));
+      StoreScales(ScalesOf(odd, d * (0.125f * kRowUnit)), h.scale + kWords * i);
+      StoreScales(Offsets(words), h.offset + kWords * i);
+    });
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ1_S&, const Header& h, Sink& sink) {
     PutOffsetRows(h.row, h.offset, h.scale, sink);
-  }
-
-  // 1, or -1 where the top bit is set.
-  HWY_INLINE static void Offsets(U16x8 words, float* HWY_RESTRICT to) {
-    const hn::FixedTag<float, 4> df;
-    const hn::FixedTag<uint32_t, 4> du32;
-    const auto put = [&](auto wide, float* at) DEQUANT_LAMBDA {
-      const auto sign =
-          hn::And(hn::ShiftLeft<16>(wide), hn::Set(du32, 1u << 31));
-      hn::StoreU(hn::Or(hn::BitCast(df, sign), hn::Set(df, 1.0f)), df, at);
-    };
-    put(hn::PromoteLowerTo(du32, words), to);
-    put(hn::PromoteUpperTo(du32, words), to + 4);
   }
 };
 

@@ -52,21 +52,30 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ2_XXS> {
   struct Header {
-    float scale[8];
+    union {
+      float scale[8];
+      uint16_t four[32];  // what the codes of each group stand for
+    };
     RowData signs;
 #if DEQUANT_HAS_VBMI
     PackedRows rows;
 #endif
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const IQ2_XXS& b, float d, Header& h) {
-    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
-      const uint8_t* qs = b.qs + 32 * half;
-      const U32x4 words =
-          hn::ConcatOdd(du32, hn::BitCast(du32, Load16Bytes(qs + 16)),
-                        hn::BitCast(du32, Load16Bytes(qs)));
-      StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
-      WordScales(words, d * (0.125f * kRowUnit), h.scale + 4 * half);
+    EachOf(kTimes<8 / kWords>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* qs = b.qs + 8 * kWords * i;
+      const Words words =
+          hn::ConcatOdd(dwords, LoadWords(qs + 4 * kWords), LoadWords(qs));
+      StoreSigns(EvenSigns(SignFields(words)), i, h.signs);
+      const auto scales = WordScales(words, d * (0.125f * kRowUnit));
+#if DEQUANT_HAS_VBMI
+      if constexpr (Sink::kGroupTables) {
+        return Sink::template StoreFours<Iq2Codes>(scales, h.four);
+      }
+#endif
+      StoreScales(scales, h.scale + kWords * i);
     });
 #if DEQUANT_HAS_VBMI
     // The lower four of each eight bytes.
@@ -83,7 +92,14 @@ struct Unpack<IQ2_XXS> {
   HWY_INLINE static void Do([[maybe_unused]] const IQ2_XXS& b, const Header& h,
                             Sink& sink) {
 #if DEQUANT_HAS_VBMI
-    PutPacked<Iq2Codes, 32>(h.rows, h.signs, h.scale, sink);
+    if constexpr (Sink::kGroupTables) {
+      EachOf(kTimes<8>, [&](size_t i) DEQUANT_LAMBDA {
+        sink.PutOfFour(PackedCodes<0>(h.rows.of[i]), SignsOf(h.signs, i),
+                       h.four + 4 * i);
+      });
+    } else {
+      PutPacked<Iq2Codes, 32>(h.rows, h.signs, h.scale, sink);
+    }
 #else
     const auto index = [&](size_t row)
                            DEQUANT_LAMBDA { return b.qs + 8 * row; };

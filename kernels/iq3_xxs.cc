@@ -61,10 +61,11 @@ struct Unpack<IQ3_XXS> {
 
   template <class Sink>
   HWY_INLINE static void Read(const IQ3_XXS& b, float d, Header& h) {
-    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
-      const U32x4 words = hn::BitCast(du32, Load16Bytes(b.words + 16 * half));
-      StoreSigns(EvenSigns(SignFields(words)), half, h.signs);
-      WordScales(words, d * (0.25f * kCodeUnit<Sink>), h.scale + 4 * half);
+    EachOf(kTimes<8 / kWords>, [&](size_t i) DEQUANT_LAMBDA {
+      const Words words = LoadWords(b.words + 4 * kWords * i);
+      StoreSigns(EvenSigns(SignFields(words)), i, h.signs);
+      StoreScales(WordScales(words, d * (0.25f * kCodeUnit<Sink>)),
+                  h.scale + kWords * i);
     });
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {

@@ -107,20 +107,41 @@ struct TableLanes {
 template <class Values>
 inline constexpr TableLanes<Values> kTableLanes;
 
-// What is added to the codes of a row for indices of such a table.
-template <size_t kGroups, size_t kPerScale, typename Lane>
+template <class Values>
+struct FourTimesFour {
+  alignas(64) float of[16];
+  constexpr FourTimesFour() : of{} {
+    for (size_t i = 0; i < 16; ++i) of[i] = Values::kOf[i % 4];
+  }
+};
+template <class Values>
+inline constexpr FourTimesFour<Values> kFourTimesFour;
+
+template <uint32_t kBits>
+struct XorLanes {
+  alignas(64) uint32_t of[16];
+  constexpr XorLanes() : of{} {
+    for (uint32_t i = 0; i < 16; ++i) of[i] = i ^ kBits;
+  }
+};
+template <uint32_t kBits>
+inline constexpr XorLanes<kBits> kXorLanes;
+
+// What is added to the codes of a row for indices of such a table; less kBits,
+// which are in all codes.
+template <size_t kGroups, size_t kPerScale, typename Lane, size_t kBits = 0>
 struct GroupsOfRows {
   alignas(64) Lane of[8][32];
   constexpr GroupsOfRows() : of{} {
     for (size_t i = 0; i < 8 * 32; ++i) {
       const size_t group = i / kPerScale % kGroups;
-      of[i / 32][i % 32] =
-          static_cast<Lane>(kGroups == 4 ? group % 2 + group / 2 * 16 : group);
+      of[i / 32][i % 32] = static_cast<Lane>(
+          kBits ^ (kGroups == 4 ? group % 2 + group / 2 * 16 : group));
     }
   }
 };
-template <size_t kGroups, size_t kPerScale, typename Lane>
-inline constexpr GroupsOfRows<kGroups, kPerScale, Lane> kGroupsOfRows;
+template <size_t kGroups, size_t kPerScale, typename Lane, size_t kBits = 0>
+inline constexpr GroupsOfRows<kGroups, kPerScale, Lane, kBits> kGroupsOfRows;
 template <class Values, size_t kPerScale>
 HWY_INLINE RowCodes IndexOf(RowCodes q, size_t row_of_table) {
   constexpr size_t kGroups = 32 / std::size(Values::kOf);
@@ -326,6 +347,30 @@ class Sink {
     use(Narrow2<T>(df, Lanes<Values, 0>(scale, offset...),
                    Lanes<Values, 1>(scale, offset...)));
   }
+  // Four values for each of eight groups; a row of such codes, below anything,
+  // by the four of its group. A broadcast is nothing but a load, and saves what
+  // puts the group into an index.
+  template <class Values>
+  HWY_INLINE static void StoreFours(hn::Vec<hn::Half<decltype(df)>> scale,
+                                    uint16_t* to) {
+    alignas(64) static constexpr uint32_t kLane[2][16] = {
+        {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3},
+        {4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7}};
+    const Floats all = hn::ZeroExtendVector(df, scale);
+    const Floats four = hn::Load(df, kFourTimesFour<Values>.of);
+    const auto values = [&](const uint32_t* lanes) DEQUANT_LAMBDA {
+      return hn::Mul(Permuted(lanes, all), four);
+    };
+    hn::StoreU(Narrow2<T>(df, values(kLane[0]), values(kLane[1])), du16, to);
+  }
+  HWY_INLINE void PutOfFour(RowLanes codes, hn::Mask<decltype(drow)> minus,
+                            const uint16_t* four) {
+    const hn::Repartition<uint64_t, decltype(du16)> du64;
+    const auto* p = reinterpret_cast<const uint8_t*>(four);
+    const auto table = hn::BitCast(du16, hn::Set(du64, Load64(p)));
+    StoreSigned(LookedUp(codes, table), minus);
+  }
+
   HWY_INLINE void PutFromTable(RowCodes q, U16x32 table) {
     PutFromTable(hn::PromoteTo(du16, q), table);
   }
@@ -451,20 +496,35 @@ class Sink {
       return {{Narrow2<T>(df, v0, v1), Narrow2<T>(df, v2, v3)}};
     }
   }
-  // The same of three codes that have no offset, where that saves a conversion:
-  // two vectors become BF16 by one, so that three are no less than four.
-  static constexpr bool kThreeOf16 = std::is_same_v<T, hwy::float16_t>;
+  // The same of 16 bits and three codes without an offset. Codes may come with
+  // bits below them, which then are where the group is as well: kInAll, and
+  // what each code has in kBelow.
   template <class Values>
   HWY_INLINE static FourOf16 MakeThreeOf16(const float* scale) {
-    const auto all = [&](float of) DEQUANT_LAMBDA {
-      return hn::Mul(hn::Set(df, of), hn::LoadU(df, scale));
+    const auto all = [&](auto code) DEQUANT_LAMBDA {
+      constexpr uint32_t kBelow = Values::kBelow[code()];
+      Floats scales = hn::LoadU(df, scale);
+      if constexpr (kBelow != 0) {
+        scales = Permuted(kXorLanes<kBelow>.of, scales);
+      }
+      return hn::Mul(hn::Set(df, Values::kOf[code()]), scales);
     };
-    return {{Narrow2<T>(df, all(Values::kOf[0]), all(Values::kOf[1])),
-             hn::ResizeBitCast(du16, Narrow<T>(df, all(Values::kOf[2])))}};
+    const U16x32 first = Narrow2<T>(df, all(kTimes<0>), all(kTimes<1>));
+    const Floats last = all(kTimes<2>);
+    if constexpr (kIsBf16) {
+      return {{first, Narrow2<T>(df, last, last)}};
+    } else {
+      return {{first, hn::ResizeBitCast(du16, Narrow<T>(df, last))}};
+    }
   }
   // Row kRow of such codes, in bits 4 and 5.
-  template <int kRow, class V>
-  HWY_INLINE void PutSignedOf16(V codes, hn::Mask<decltype(drow)> minus,
+  template <int kRow, class Values>
+  HWY_INLINE void PutSignedOf16(RowCodes codes, hn::Mask<decltype(drow)> minus,
+                                const FourOf16& values) {
+    StoreSigned(LookedUpOf16<kRow, Values::kInAll>(codes, values), minus);
+  }
+  template <int kRow, class Values>
+  HWY_INLINE void PutSignedOf16(RowLanes codes, hn::Mask<decltype(drow)> minus,
                                 const FourOf16& values) {
     StoreSigned(LookedUpOf16<kRow>(codes, values), minus);
   }
@@ -675,6 +735,10 @@ class Sink {
     return hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, q)));
   }
 
+  HWY_INLINE static Floats Permuted(const uint32_t* lanes, Floats v) {
+    return Floats{_mm512_permutexvar_ps(hn::Load(du32, lanes).raw, v.raw)};
+  }
+
   HWY_INLINE static Floats OfPacked(const uint8_t* p, Floats values) {
     const auto index =
         hn::Shr(hn::Set(du32, Load32(p)), hn::LoadU(du32, kShifts<2>.of));
@@ -751,11 +815,12 @@ class Sink {
     return value(df, FloatsOf(map(LoadCodes(kFour))));
   }
 #if DEQUANT_HAS_VBMI
-  template <int kRow>
+  template <int kRow, size_t kBits = 0>
   HWY_INLINE static U16x32 LookedUpOf16(RowCodes codes,
                                         const FourOf16& values) {
-    const auto groups = hn::Load(drow, kGroupsOfRows<16, 16, uint8_t>.of[kRow]);
-    return LookedUpOf16(hn::PromoteTo(du16, hn::Or(groups, codes)), values);
+    const auto& groups = kGroupsOfRows<16, 16, uint8_t, kBits>.of[kRow];
+    const RowCodes index = hn::Xor(hn::Load(drow, groups), codes);
+    return LookedUpOf16(hn::PromoteTo(du16, index), values);
   }
   template <int kRow>
   HWY_INLINE static U16x32 LookedUpOf16(RowLanes codes,
