@@ -100,6 +100,9 @@ HWY_INLINE Codes LoadCodes(RowTag<8>, const uint8_t* p) {
   const Codes all = hn::LoadU(dcodes, p), middle = LoadCodes(dcodes, p + 8);
   return Codes{_mm256_blend_epi32(all.raw, middle.raw, 0b00111100)};
 }
+HWY_INLINE Codes LoadCodes(RowTag<16> d, const uint8_t* p) {
+  return hn::LoadU(d, p);  // in order
+}
 HWY_INLINE Codes LoadCodes(BlendedRow d, const uint8_t* p) {
   const Codes others = hn::ConcatUpperLower(d, LoadCodes(dcodes, p + 4),
                                             LoadCodes(dcodes, p + 12));
@@ -315,8 +318,10 @@ HWY_INLINE Codes NibblesOfRow(RowTag<kRun, kBlended> d, const uint8_t* p,
                               size_t) {
   constexpr const auto& kPlaces = kRowPlaces<decltype(d), kGroup>;
   const hn::Repartition<uint32_t, decltype(dcodes)> du32;
-  const Codes bytes =
-      hn::TableLookupBytes(hn::LoadDup128(d, p), hn::Load(d, kPlaces.nibble));
+  Codes bytes = hn::LoadDup128(d, p);
+  if constexpr (kRun != 16 || kGroup != 16) {
+    bytes = hn::TableLookupBytes(bytes, hn::Load(d, kPlaces.nibble));
+  }
   return LowNibbles(hn::BitCast(
       d, hn::Shr(hn::BitCast(du32, bytes), hn::Load(du32, kPlaces.shift))));
 }
@@ -378,6 +383,37 @@ HWY_INLINE void EachOf(std::integral_constant<size_t, n>, const F& f) {
 template <class F, size_t n>
 HWY_INLINE void ForEach(std::integral_constant<size_t, n>, const F& f) {
   EachIn(std::make_index_sequence<n>(), f);
+}
+
+// Rows that were unpacked to memory, if the target's sink has kCodesFirst.
+template <size_t kRows>
+class StoredCodes {
+ public:
+#if HWY_TARGET == HWY_AVX2
+  HWY_INLINE uint8_t* Row(size_t i) { return rows_[i]; }
+  HWY_INLINE const uint8_t* Row(size_t i) const { return rows_[i]; }
+
+ private:
+  alignas(32) uint8_t rows_[kRows][32];
+#else
+  HWY_INLINE uint8_t* Row(size_t) const { return nullptr; }
+#endif
+};
+
+// codes(r) are those of row r, a constant.
+template <class Sink, size_t kRows, class Fn>
+HWY_INLINE void StoreRows(const Fn& codes, StoredCodes<kRows>& to) {
+  ForEach(kTimes<kRows>, [&](auto r) DEQUANT_LAMBDA {
+    Sink::StoreCodes(codes(r), to.Row(r));
+  });
+}
+// value(r, half) is the formula of half a row.
+template <size_t kRows, class Value, class Sink>
+HWY_INLINE void PutStoredRows(const StoredCodes<kRows>& codes,
+                              const Value& value, Sink& sink) {
+  EachOf(kTimes<kRows>, [&](size_t r) DEQUANT_LAMBDA {
+    sink.StoredRow(codes.Row(r), value(r, 0), value(r, 1));
+  });
 }
 
 // Scales of codes are kept times kUnit: AVX2 widens a code to the top of its

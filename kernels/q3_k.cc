@@ -52,16 +52,33 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q3_K> {
+  template <class Sink>
+  static constexpr bool kCodesFirst = Sink::kCodesFirst && !Sink::kGroupTables;
+
   struct Header {
     float scale[16];
+    StoredCodes<8> codes;
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const Q3_K& b, float d, Header& h) {
     Scales16(ScaleCodes(b.scales), d, h.scale);
+    if constexpr (kCodesFirst<Sink>) {
+      const auto codes = [&](auto r) DEQUANT_LAMBDA {
+        return Codes<r()>(RowBytes{b.qs + r / 4 * 32}, RowBytes{b.hmask});
+      };
+      StoreRows<Sink>(codes, h.codes);
+    }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const Q3_K& b, const Header& h, Sink& sink) {
+    if constexpr (kCodesFirst<Sink>) {
+      const auto value = [&](size_t r, size_t half) DEQUANT_LAMBDA {
+        return Formula(h.scale[2 * r + half]);
+      };
+      return PutStoredRows(h.codes, value, sink);
+    }
     const auto hmask = sink.LookedUpBytes(b.hmask);
     const auto lower = sink.LookedUpBytes(b.qs);
     TwoRows<0>(lower, hmask, h.scale, sink);
@@ -128,16 +145,23 @@ struct Unpack<Q3_K> {
   HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
                              Sink& sink) {
     constexpr int kFrom = kRow % 4 * 2;
-    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-      if constexpr (Sink::kGroupTables) {
+    if constexpr (Sink::kGroupTables) {
+      const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
         return hn::Or(Field<kFrom, 2, 1>(qs(tag, i)),
                       Field<kRow, 1, 3>(hmask(tag, i)));
-      } else {
-        return Signed(hn::Or(Field<kFrom, 2>(qs(tag, i)),
-                             CenteredField<kRow, 1, 2>(hmask(tag, i))));
-      }
+      };
+      sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
+    } else {
+      const auto codes = Codes<kRow>(qs, hmask);
+      sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
+    }
+  }
+  template <int kRow, class Bytes>
+  HWY_INLINE static auto Codes(Bytes qs, Bytes hmask) {
+    return [qs, hmask](auto tag, size_t i) DEQUANT_LAMBDA {
+      return Signed(hn::Or(Field<kRow % 4 * 2, 2>(qs(tag, i)),
+                           CenteredField<kRow, 1, 2>(hmask(tag, i))));
     };
-    sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
   }
 };
 

@@ -57,15 +57,33 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_K> {
-  using Header = HeaderK;
   static constexpr bool kSubtracts = true;
+  template <class Sink>
+  static constexpr bool kCodesFirst = Sink::kCodesFirst;
 
+  struct Header : HeaderK {
+    StoredCodes<8> codes;
+  };
+
+  template <class Sink>
   HWY_INLINE static void Read(const Q5_K& b, const float* scale, Header& h) {
     ScalesMinsK(b.scales, scale, h);
+    if constexpr (kCodesFirst<Sink>) {
+      const auto codes = [&](auto r) DEQUANT_LAMBDA {
+        return Codes<r()>(RowBytes{b.qs + r / 2 * 32}, RowBytes{b.qh});
+      };
+      StoreRows<Sink>(codes, h.codes);
+    }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
+    if constexpr (kCodesFirst<Sink>) {
+      const auto value = [&](size_t r, size_t) DEQUANT_LAMBDA {
+        return Formula(h.scale(r), h.offset(r));
+      };
+      return PutStoredRows(h.codes, value, sink);
+    }
     const auto qh = sink.Bytes(b.qh);
     if constexpr (Sink::kRowsAtOnce == 4) {
       FourRows<0>(b.qs, qh, h, sink);

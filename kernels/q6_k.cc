@@ -51,17 +51,34 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q6_K> {
   static constexpr bool kSignedRows = true;
+  template <class Sink>
+  static constexpr bool kCodesFirst = Sink::kCodesFirst;
 
   struct Header {
     float scale[16];
+    StoredCodes<8> codes;
   };
 
+  template <class Sink>
   HWY_INLINE static void Read(const Q6_K& b, float d, Header& h) {
     Scales16(LoadCodes(b.scales), d, h.scale);
+    if constexpr (kCodesFirst<Sink>) {
+      const auto codes = [&](auto r) DEQUANT_LAMBDA {
+        return Codes<r % 4>(RowBytes{b.ql + r / 4 * 64 + r % 2 * 32},
+                            RowBytes{b.qh + r / 4 * 32});
+      };
+      StoreRows<Sink>(codes, h.codes);
+    }
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const Q6_K& b, const Header& h, Sink& sink) {
+    if constexpr (kCodesFirst<Sink>) {
+      const auto value = [&](size_t r, size_t half) DEQUANT_LAMBDA {
+        return Formula(h.scale[2 * r + half]);
+      };
+      return PutStoredRows(h.codes, value, sink);
+    }
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const auto ql0 = sink.Bytes(b.ql + 64 * half);
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);

@@ -83,6 +83,7 @@ class Sink {
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
   static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
+  static constexpr bool kCodesFirst = false;
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE

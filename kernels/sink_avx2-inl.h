@@ -336,6 +336,31 @@ class Sink {
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
   static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
+  // Rows whose codes take many steps are unpacked to memory, in order, before
+  // the values of others are computed: each step waits for the one before, and
+  // the CPU's queue is too short for all of them. These codes have a scale that
+  // is not times kUnit.
+  static constexpr bool kCodesFirst = true;
+  template <class Fn>
+  HWY_INLINE static void StoreCodes(const Fn& codes, uint8_t* HWY_RESTRICT to) {
+    Codes q = hn::BitCast(dcodes, codes(RowTag<16>(), size_t{0}));
+    if constexpr (kIsBf16) {  // those at even places of 16 first
+      alignas(16) static constexpr uint8_t kPlaces[16] = {
+          0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
+      q = hn::TableLookupBytes(q, hn::LoadDup128(dcodes, kPlaces));
+    }
+    hn::Store(q, dcodes, to);
+  }
+  template <class Value0, class Value1>
+  HWY_INLINE void StoredRow(const uint8_t* HWY_RESTRICT from, Value0 value0,
+                            Value1 value1) {
+    const hn::FixedTag<int8_t, 8> d8;
+    const auto q = [&](size_t i) DEQUANT_LAMBDA {
+      const auto* p = reinterpret_cast<const int8_t*>(from + 8 * i);
+      return hn::PromoteTo(di, hn::LoadU(d8, p));
+    };
+    PutFour(q(0), q(1), q(2), q(3), value0, value1);
+  }
   template <class Values, class Fn>
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
     const auto q = codes(LookedUpRow(), size_t{0});

@@ -265,6 +265,7 @@ class Sink {
   static constexpr size_t kComputedAtOnce =
       HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 4;
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
+  static constexpr bool kCodesFirst = false;
   template <bool kSubnormals = false, class Fn, class Value>
   HWY_INLINE void Rows(const Fn& codes, const Value& value) {
     constexpr auto n = kTimes<4>;

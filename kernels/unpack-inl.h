@@ -69,8 +69,12 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kMayBeSubnormal = true;
 //   template <int kTo = 0>  // the bit of their byte from which they are
 //   static auto Codes(const B& block);
-// and, if there are blocks that Do cannot take, such as those that would give
-// subnormals of F32, with
+// and, if rows have such codes that a sink may want them all first,
+//   template <class Sink>
+//   static constexpr bool kCodesFirst = ...
+// with a Header that has StoredCodes, which Read fills then; their scales do
+// not come times kUnit; and, if there are blocks that Do cannot take, such as
+// those that would give subnormals of F32, with
 //   template <class Sink>
 //   static bool Takes(const B& block);
 // or, for plain types, with
@@ -119,6 +123,25 @@ constexpr bool kSubtracts = requires {
   Unpack<B>::kSubtracts;
 };
 
+// Whether a block is a row.
+template <class B>
+constexpr bool kIsRow = requires(const B& b) {
+  Unpack<B>::Codes(b);
+};
+
+template <class B>
+constexpr bool kIsByteRow = false;
+template <class B>
+requires(kIsRow<B>) constexpr bool kIsByteRow<B> = hwy::IsSame<
+    decltype(Unpack<B>::Codes(std::declval<const B&>())), ByteRow>();
+
+// Whether codes are unpacked to memory first.
+template <class B, class Sink>
+constexpr bool kCodesFirst = Sink::kCodesFirst&& kIsRow<B> && !kIsByteRow<B>;
+template <class B, class Sink>
+requires requires { Unpack<B>::template kCodesFirst<Sink>; }
+constexpr bool kCodesFirst<B, Sink> = Unpack<B>::template kCodesFirst<Sink>;
+
 // Whether codes are subnormals, and the bit of their byte from which they start
 // then: see kSubnormalFrom.
 template <class B, class Sink>
@@ -139,8 +162,11 @@ constexpr int kCodesFrom = 0;
 template <class B, class Sink>
 constexpr float kScaleUnit = kBySubnormals<B, Sink> ? 0x1p100f : kUnit;
 template <class B, class Sink>
-requires requires { Unpack<B>::kSignedRows; }
-constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
+requires(kCodesFirst<B, Sink>) constexpr float kScaleUnit<B, Sink> = 1.0f;
+template <class B, class Sink>
+requires(!kCodesFirst<B, Sink> && requires {
+  Unpack<B>::kSignedRows;
+}) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
 constexpr float kSecondUnit = kBySubnormals<B, Sink> ? 0x1p31f : 1.0f;
 
@@ -308,6 +334,11 @@ struct Ready {
   Scales<B> scale;
 };
 template <class B>
+requires(kIsRow<B> && !kIsByteRow<B>) struct Ready<B> {
+  Scales<B> scale;
+  StoredCodes<kBatch> codes;
+};
+template <class B>
 requires requires { typename Unpack<B>::Header; }
 struct Ready<B> {
   typename Unpack<B>::Header header[kBatch];
@@ -333,25 +364,29 @@ HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
     ReadScales<B, Sink>(blocks, n, scale, finite, Fields<B>());
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       const B& block = BlockAt<B>(blocks, i);
-      if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
-        Unpack<B>::template Read<Sink>(block, scale[i][kIndex]...,
-                                       ready.header[i]);
-      } else if constexpr (sizeof...(kIndex) > 1) {
-        Unpack<B>::Read(block, scale[i], ready.header[i]);
+      const auto read = [&](const auto&... scales) DEQUANT_LAMBDA {
+        if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
+          Unpack<B>::template Read<Sink>(block, scales..., ready.header[i]);
+        } else {
+          Unpack<B>::Read(block, scales..., ready.header[i]);
+        }
+      };
+      if constexpr (sizeof...(kIndex) > 1) {
+        read(scale[i]);
       } else {
-        Unpack<B>::Read(block, scale[i][kIndex]..., ready.header[i]);
+        read(scale[i][kIndex]...);
       }
     });
   } else {
     ReadScales<B, Sink>(blocks, n, ready.scale, finite, Fields<B>());
+    if constexpr (kCodesFirst<B, Sink>) {
+      EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
+        const auto codes = Unpack<B>::Codes(BlockAt<B>(blocks, i));
+        Sink::StoreCodes(codes, ready.codes.Row(i));
+      });
+    }
   }
 }
-
-// Whether a block is a row.
-template <class B>
-constexpr bool kIsRow = requires(const B& b) {
-  Unpack<B>::Codes(b);
-};
 
 template <class Sink, class B>
 HWY_INLINE auto CodesOf(const B& block) {
@@ -367,9 +402,7 @@ template <class B, class Sink>
 constexpr size_t kRowsAtOnce = 0;
 template <class B, class Sink>
 requires(kIsRow<B>) constexpr size_t kRowsAtOnce<B, Sink> =
-    hwy::IsSame<decltype(Unpack<B>::Codes(std::declval<const B&>())), ByteRow>()
-        ? Sink::kComputedAtOnce
-        : Sink::kRowsAtOnce;
+    kIsByteRow<B> ? Sink::kComputedAtOnce : Sink::kRowsAtOnce;
 
 // So many rows.
 template <class B, class Sink, size_t... kIndex>
@@ -411,7 +444,9 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
       Unpack<B>::Do(block, ready.header[i], sink);
     } else if constexpr (kIsRow<B>) {
       const auto value = Unpack<B>::Value(block, ready.scale[i][kIndex]...);
-      if constexpr (kBySubnormals<B, To>) {
+      if constexpr (kCodesFirst<B, To>) {
+        sink.StoredRow(ready.codes.Row(i), value, value);
+      } else if constexpr (kBySubnormals<B, To>) {
         sink.SubnormalRow(CodesOf<To>(block), value);
       } else {
         sink.Row(Unpack<B>::Codes(block), value);
