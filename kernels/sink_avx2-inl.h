@@ -161,15 +161,12 @@ class Sink {
            Formula(scale[1]));
   }
 
-  // Whether 16 values are computed for each row of nibbles. Of those that stand
-  // for themselves it is only BF16 that is less work then.
-  template <class Map>
-  static constexpr bool kByTable = kIsBf16 || (sizeof(T) == 2 &&
-                                               !hwy::IsSame<Map, Same>());
+  // Whether 16 values are computed for each row of nibbles.
+  static constexpr bool kByTable = sizeof(T) == 2;
 
   template <class Map, class... F>
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
-    if constexpr (kByTable<Map>) {
+    if constexpr (kByTable) {
       PutFromTable(NibblesOfRow(RowTag<8>(), p, 0), map, Formula(scale...));
     } else {
       const Codes bytes = LoadCodes(p);
@@ -179,7 +176,7 @@ class Sink {
   }
   template <int kFrom, class Map, class... F>
   HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
-    if constexpr (kByTable<Map>) {
+    if constexpr (kByTable) {
       PutFromTable(Field<kFrom, 4>(LoadCodes(RowTag<8>(), p)), map,
                    Formula(scale...));
     } else {
