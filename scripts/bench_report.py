@@ -28,7 +28,9 @@ SHOWN = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
 # A repetition is quiet if the fastest loop that only stores, and one of integers,
 # were nearly as fast in their turns as in the best tenth of the run: else a neighbour
 # was busy, who slows storing and computing by different factors. (The clock of a core
-# moves by some percent; a neighbour takes 15 % or more of its integers.)
+# moves by some percent; a neighbour takes 15 % or more of its integers.) Nor do those
+# count whose loops were faster still: some hosts let memory run at twice its speed for
+# moments, of which not each turn has its share.
 QUIET = 0.94
 QUIET_CORE = 0.9
 # Rows that are measured again, at most so many at once.
@@ -96,7 +98,7 @@ class Results:
         return [
             run
             for run in self.repetitions[key]
-            if ("of_roof" not in run or roof_speed(run) >= QUIET * best)
+            if ("of_roof" not in run or QUIET * best <= roof_speed(run) <= best / QUIET)
             and run.get("core", self.best_core) >= QUIET_CORE * self.best_core
         ]
 
