@@ -171,9 +171,10 @@ HWY_INLINE auto ScalesOf(Words codes, float d) {
   const hn::Rebind<int32_t, decltype(dwords)> di;
   return hn::Mul(hn::ConvertTo(df, hn::BitCast(di, codes)), hn::Set(df, d));
 }
+// (Their tag, as SVE's vectors are longer.)
 template <class V>
 HWY_INLINE void StoreScales(V scales, float* HWY_RESTRICT to) {
-  hn::StoreU(scales, hn::DFromV<V>(), to);
+  hn::StoreU(scales, hn::Rebind<float, decltype(dwords)>(), to);
 }
 
 // IQ2_XXS and IQ3_XXS: a word has 7 sign bits for each of four rows of 8, and
