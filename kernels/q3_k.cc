@@ -77,15 +77,16 @@ struct Unpack<Q3_K> {
       const auto value = [&](size_t r, size_t half) DEQUANT_LAMBDA {
         return Formula(h.scale[2 * r + half]);
       };
-      return PutStoredRows(h.codes, value, sink);
+      PutStoredRows(h.codes, value, sink);
+    } else {
+      const auto hmask = sink.LookedUpBytes(b.hmask);
+      const auto lower = sink.LookedUpBytes(b.qs);
+      TwoRows<0>(lower, hmask, h.scale, sink);
+      TwoRows<2>(lower, hmask, h.scale, sink);
+      const auto upper = sink.LookedUpBytes(b.qs + 32);
+      TwoRows<4>(upper, hmask, h.scale, sink);
+      TwoRows<6>(upper, hmask, h.scale, sink);
     }
-    const auto hmask = sink.LookedUpBytes(b.hmask);
-    const auto lower = sink.LookedUpBytes(b.qs);
-    TwoRows<0>(lower, hmask, h.scale, sink);
-    TwoRows<2>(lower, hmask, h.scale, sink);
-    const auto upper = sink.LookedUpBytes(b.qs + 32);
-    TwoRows<4>(upper, hmask, h.scale, sink);
-    TwoRows<6>(upper, hmask, h.scale, sink);
   }
 
   // The 16 scales, 6 bits each, less 32. Not through memory: a load from

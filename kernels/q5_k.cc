@@ -82,13 +82,13 @@ struct Unpack<Q5_K> {
       const auto value = [&](size_t r, size_t) DEQUANT_LAMBDA {
         return Formula(h.scale(r), h.offset(r));
       };
-      return PutStoredRows(h.codes, value, sink);
-    }
-    const auto qh = sink.Bytes(b.qh);
-    if constexpr (Sink::kRowsAtOnce == 4) {
+      PutStoredRows(h.codes, value, sink);
+    } else if constexpr (Sink::kRowsAtOnce == 4) {
+      const auto qh = sink.Bytes(b.qh);
       FourRows<0>(b.qs, qh, h, sink);
       FourRows<4>(b.qs, qh, h, sink);
     } else {
+      const auto qh = sink.Bytes(b.qh);
       TwoRows<0>(b.qs, qh, h, sink);
       TwoRows<2>(b.qs, qh, h, sink);
       TwoRows<4>(b.qs, qh, h, sink);

@@ -77,8 +77,14 @@ struct Unpack<Q6_K> {
       const auto value = [&](size_t r, size_t half) DEQUANT_LAMBDA {
         return Formula(h.scale[2 * r + half]);
       };
-      return PutStoredRows(h.codes, value, sink);
+      PutStoredRows(h.codes, value, sink);
+    } else {
+      Compute(b, h, sink);
     }
+  }
+
+  template <class Sink>
+  HWY_INLINE static void Compute(const Q6_K& b, const Header& h, Sink& sink) {
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const auto ql0 = sink.Bytes(b.ql + 64 * half);
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);

@@ -143,14 +143,6 @@ class Sink {
     to_ += 16 * sizeof(T);
   }
 
-  HWY_INLINE static RowBytesInTurn<ComputedRow> Bytes(const uint8_t* p) {
-    return RowBytesInTurn<ComputedRow>(p);
-  }
-  template <class Fn, class... F>
-  HWY_INLINE void Row(const Fn& codes, F... scale) {
-    PutRow(codes(ComputedRow(), size_t{0}), Formula(scale...),
-           Formula(scale...));
-  }
   template <class... F>
   HWY_INLINE void Row(ByteRow row, F... scale) {
     PutPair(LoadCodes(row.p), LoadCodes(row.p + 16), Formula(scale...));

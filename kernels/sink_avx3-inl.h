@@ -107,6 +107,8 @@ struct TableLanes {
 template <class Values>
 inline constexpr TableLanes<Values> kTableLanes;
 
+// The values of four codes, again and again; and lanes whose numbers differ
+// from theirs in kBits.
 template <class Values>
 struct FourTimesFour {
   alignas(64) float of[16];
