@@ -56,7 +56,7 @@ template <>
 struct Unpack<IQ2_S> {
   struct Header {
     float scale[16];
-    BlockSigns signs;
+    [[no_unique_address]] BlockSigns signs;
     uint16_t row[32];
   };
 

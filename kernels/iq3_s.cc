@@ -55,7 +55,7 @@ template <>
 struct Unpack<IQ3_S> {
   struct Header {
     float scale[16];  // the second half repeats the first
-    BlockSigns signs;
+    [[no_unique_address]] BlockSigns signs;
 #if DEQUANT_HAS_VBMI
     FoundRows rows;
 #else

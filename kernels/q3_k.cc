@@ -57,7 +57,7 @@ struct Unpack<Q3_K> {
 
   struct Header {
     float scale[16];
-    StoredCodes<8> codes;
+    [[no_unique_address]] StoredCodes<8> codes;
   };
 
   template <class Sink>

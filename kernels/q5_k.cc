@@ -62,7 +62,7 @@ struct Unpack<Q5_K> {
   static constexpr bool kCodesFirst = Sink::kCodesFirst;
 
   struct Header : HeaderK {
-    StoredCodes<8> codes;
+    [[no_unique_address]] StoredCodes<8> codes;
   };
 
   template <class Sink>

@@ -328,20 +328,27 @@ using SinkOf = Sink<Stored<typename K::Value>, K::kStream>;
 template <class K>
 constexpr size_t kOutBytes = K::Block::kElements * sizeof(typename K::Value);
 
-// What is made ready for a batch of blocks, before their codes are unpacked.
+// What is made ready for a batch of blocks, before their codes are unpacked. No
+// vector of it crosses a line: one that crosses a page is not stored before all
+// that was stored earlier, and for streams that is long.
+constexpr size_t kLine = 64;
+template <class Header>
+struct alignas(sizeof(Header) < kLine ? alignof(Header) : kLine) InLines
+    : Header {};
+
 template <class B>
 struct Ready {
-  Scales<B> scale;
+  alignas(kLine) Scales<B> scale;
 };
 template <class B>
 requires(kIsRow<B> && !kIsByteRow<B>) struct Ready<B> {
-  Scales<B> scale;
-  StoredCodes<kBatch> codes;
+  alignas(kLine) Scales<B> scale;
+  [[no_unique_address]] StoredCodes<kBatch> codes;
 };
 template <class B>
 requires requires { typename Unpack<B>::Header; }
 struct Ready<B> {
-  typename Unpack<B>::Header header[kBatch];
+  InLines<typename Unpack<B>::Header> header[kBatch];
 };
 
 template <class B>
