@@ -331,7 +331,7 @@ struct Iq1Plus1 {  // with an offset of 1
 };
 
 // A block of 256, in rows of 32.
-struct PackedRows {
+struct alignas(64) PackedRows {
   uint8_t of[8][8];
 };
 template <class Packed>

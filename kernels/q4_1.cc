@@ -45,6 +45,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q4_1> {
   template <class Sink>
+  static constexpr bool kPlainScales = Sink::kWidensNibbles;
+
+  template <class Sink>
   HWY_INLINE static void Do(const Q4_1& b, float d, float m, Sink& sink) {
     sink.NibbleRow(b.qs, Same(), d, m);
   }

@@ -56,6 +56,8 @@ template <>
 struct Unpack<Q4_K> {
   using Header = HeaderK;
   static constexpr bool kSubtracts = true;
+  template <class Sink>
+  static constexpr bool kPlainScales = Sink::kWidensNibbles;
 
   HWY_INLINE static void Read(const Q4_K& b, const float* scale, Header& h) {
     ScalesMinsK(b.scales, scale, h);
@@ -64,10 +66,8 @@ struct Unpack<Q4_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q4_K& b, const Header& h, Sink& sink) {
     EachOf(kTimes<4>, [&](size_t pair) DEQUANT_LAMBDA {
-      const size_t i = 2 * pair;
-      const uint8_t* qs = b.qs + 16 * i;
-      sink.template Nibbles<0>(qs, Same(), h.scale(i), h.offset(i));
-      sink.template Nibbles<4>(qs, Same(), h.scale(i + 1), h.offset(i + 1));
+      sink.NibbleRows(b.qs + 32 * pair, h.Value(2 * pair),
+                      h.Value(2 * pair + 1));
     });
   }
 };

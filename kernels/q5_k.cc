@@ -79,9 +79,8 @@ struct Unpack<Q5_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
     if constexpr (kCodesFirst<Sink>) {
-      const auto value = [&](size_t r, size_t) DEQUANT_LAMBDA {
-        return Formula(h.scale(r), h.offset(r));
-      };
+      const auto value = [&](size_t r, size_t)
+                             DEQUANT_LAMBDA { return h.Value(r); };
       PutStoredRows(h.codes, value, sink);
     } else if constexpr (Sink::kRowsAtOnce == 4) {
       const auto qh = sink.Bytes(b.qh);
@@ -109,8 +108,8 @@ struct Unpack<Q5_K> {
   HWY_INLINE static void TwoRows(const uint8_t* all, Bytes qh, const Header& h,
                                  Sink& sink) {
     const auto qs = sink.Bytes(all + 16 * r);
-    sink.Row(Codes<r>(qs, qh), h.scale(r), h.offset(r));
-    sink.Row(Codes<r + 1>(qs, qh), h.scale(r + 1), h.offset(r + 1));
+    sink.Row(Codes<r>(qs, qh), h.Value(r));
+    sink.Row(Codes<r + 1>(qs, qh), h.Value(r + 1));
   }
   template <int r, class Bytes, class Sink>
   HWY_INLINE static void FourRows(const uint8_t* all, Bytes qh, const Header& h,
@@ -119,9 +118,8 @@ struct Unpack<Q5_K> {
       constexpr int kRow = r + static_cast<int>(i());
       return Codes<kRow>(sink.Bytes(all + kRow / 2 * 32), qh);
     };
-    sink.Rows(codes, [&](size_t i, size_t) DEQUANT_LAMBDA {
-      return Formula(h.scale(r + i), h.offset(r + i));
-    });
+    sink.Rows(codes,
+              [&](size_t i, size_t) DEQUANT_LAMBDA { return h.Value(r + i); });
   }
 };
 

@@ -60,8 +60,9 @@ struct HeaderK {
   // Where all are made at once, they are in turn.
   static constexpr size_t kStep = DEQUANT_HAS_VBMI ? 2 : 1;
   static constexpr size_t kOffsets = DEQUANT_HAS_VBMI ? 1 : 8;
-  HWY_INLINE float scale(size_t j) const { return of[kStep * j]; }
-  HWY_INLINE float offset(size_t j) const { return of[kOffsets + kStep * j]; }
+  HWY_INLINE ScaledOffset Value(size_t j) const {
+    return Formula(of[kStep * j], of[kOffsets + kStep * j]);
+  }
 };
 
 // d[0] * scale j and d[1] * minimum j; all at once, on bytes or on four 32-bit
@@ -84,11 +85,21 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
   std::memcpy(&both, d, sizeof(both));
   hn::StoreU(hn::Mul(value, hn::BitCast(df, hn::Set(di64, both))), df, h.of);
 #else
-  const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
-  const uint32_t codes[4] = {
-      w0 & 0x3F3F3F3F, (w2 & 0x0F0F0F0F) | (w0 >> 2 & 0x30303030),
-      w1 & 0x3F3F3F3F, (w2 >> 4 & 0x0F0F0F0F) | (w1 >> 2 & 0x30303030)};
-  const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
+  // Four of the block's quants come along.
+  const hn::FixedTag<uint32_t, 4> du32;
+  alignas(16) static constexpr uint32_t kLowFrom[4] = {0, 0, 0, 4};
+  alignas(16) static constexpr uint32_t kIsLow[4] = {0x3F3F3F3F, 0x0F0F0F0F,
+                                                     0x3F3F3F3F, 0x0F0F0F0F};
+  alignas(16) static constexpr uint32_t kIsHigh[4] = {0, 0x30303030, 0,
+                                                      0x30303030};
+  const auto w = hn::BitCast(du32, Load16Bytes(s));
+  const auto low = hn::Shr(hn::Per4LaneBlockShuffle<2, 1, 2, 0>(w),
+                           hn::Load(du32, kLowFrom));
+  const auto high = hn::ShiftRight<2>(hn::Per4LaneBlockShuffle<1, 1, 0, 0>(w));
+  const auto all = hn::OrAnd(hn::And(low, hn::Load(du32, kIsLow)), high,
+                             hn::Load(du32, kIsHigh));
+  alignas(16) uint8_t bytes[16];
+  hn::Store(hn::BitCast(du8, all), du8, bytes);
   const hn::CappedTag<float, 8> df;
   const hn::RebindToSigned<decltype(df)> di32;
   const hn::Rebind<uint8_t, decltype(df)> du8s;

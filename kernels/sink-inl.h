@@ -108,12 +108,15 @@ class Sink {
     const Codes bytes = LoadCodes(p);
     PutPair(LowNibbles(bytes), HighNibbles(bytes), map, Formula(scale...));
   }
-  // The same of the nibbles that start at bit kFrom of 32 bytes.
-  template <int kFrom, class Map, class... F>
-  HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
-    PutPair(Field<kFrom, 4>(LoadCodes(p)), Field<kFrom, 4>(LoadCodes(p + 16)),
-            map, Formula(scale...));
+  // Two rows, the low and the high nibbles of 32 bytes.
+  template <class Value0, class Value1>
+  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
+    const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
+    PutPair(LowNibbles(bytes0), LowNibbles(bytes1), Same(), value0);
+    PutPair(HighNibbles(bytes0), HighNibbles(bytes1), Same(), value1);
   }
+  // Whether scales of nibbles that stand for themselves are not times kUnit.
+  static constexpr bool kWidensNibbles = false;
 
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.

@@ -160,22 +160,34 @@ class Sink {
   HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
     if constexpr (kByTable) {
       PutFromTable(NibblesOfRow(RowTag<8>(), p, 0), map, Formula(scale...));
+    } else if constexpr (std::is_same_v<Map, Same>) {
+      const auto value = Formula(scale...);
+      const U32x8 a = WidenEight(p), b = WidenEight(p + 8);
+      PutFour(Low4(a), Low4(b), hn::ShiftRight<4>(a), hn::ShiftRight<4>(b),
+              value, value);
     } else {
       const Codes bytes = LoadCodes(p);
       PutPair(map(LowNibbles(bytes)), map(HighNibbles(bytes)),
               Formula(scale...));
     }
   }
-  template <int kFrom, class Map, class... F>
-  HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
+  template <class Value0, class Value1>
+  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
     if constexpr (kByTable) {
-      PutFromTable(Field<kFrom, 4>(LoadCodes(RowTag<8>(), p)), map,
-                   Formula(scale...));
+      const Codes bytes = LoadCodes(RowTag<8>(), p);
+      PutFromTable(LowNibbles(bytes), Same(), value0);
+      PutFromTable(HighNibbles(bytes), Same(), value1);
     } else {
-      PutPair(map(Field<kFrom, 4>(LoadCodes(p))),
-              map(Field<kFrom, 4>(LoadCodes(p + 16))), Formula(scale...));
+      const U32x8 a = WidenEight(p), b = WidenEight(p + 8);
+      const U32x8 c = WidenEight(p + 16), d = WidenEight(p + 24);
+      PutFour(Low4(a), Low4(b), Low4(c), Low4(d), value0, value0);
+      PutFour(hn::ShiftRight<4>(a), hn::ShiftRight<4>(b), hn::ShiftRight<4>(c),
+              hn::ShiftRight<4>(d), value1, value1);
     }
   }
+  // Nibbles that stand for themselves are widened by the load, low and high
+  // ones at once; their scales are not times kUnit.
+  static constexpr bool kWidensNibbles = !kByTable;
 
   // Whether values of 4-bit codes are looked up in memory, where they are known
   // there: as Looked, which for F32 are its upper bytes.
@@ -411,6 +423,12 @@ class Sink {
   using U32x8 = hn::Vec<hn::FixedTag<uint32_t, 8>>;
   using U16x16 = hn::Vec<hn::FixedTag<uint16_t, 16>>;
 
+  HWY_INLINE static U32x8 WidenEight(const uint8_t* p) {
+    return hn::PromoteTo(du, hn::LoadU(hn::FixedTag<uint8_t, 8>(), p));
+  }
+  HWY_INLINE static U32x8 Low4(U32x8 bytes) {
+    return hn::And(bytes, hn::Set(du, 15));
+  }
   template <class V>
   HWY_INLINE static Floats Value(V lanes) {
     return hn::ConvertTo(df, hn::BitCast(di, lanes));

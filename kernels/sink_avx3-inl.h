@@ -400,17 +400,12 @@ class Sink {
       PutRowOf<0>(NibblesOfRow(drow, p, 0), table, value);
     }
   }
-  template <int kFrom, class Map, class... F>
-  HWY_INLINE void Nibbles(const uint8_t* p, Map map, F... scale) {
-    const auto value = Formula(scale...);
-    const auto table = Table(map, value);
-    if constexpr (kBySixteen) {
-      PutOf16<kFrom>(LoadCodes(p), table);
-      PutOf16<kFrom>(LoadCodes(p + 16), table);
-    } else {
-      PutRowOf<0>(Field<kFrom, 4>(LoadCodes(drow, p)), table, value);
-    }
+  template <class Value0, class Value1>
+  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
+    NibblesFrom<0>(p, value0, Table(Same(), value0));
+    NibblesFrom<4>(p, value1, Table(Same(), value1));
   }
+  static constexpr bool kWidensNibbles = false;
 
   // For a row, half of the table is less to read and a sign more; for 16 codes,
   // that is more.
@@ -915,6 +910,15 @@ class Sink {
         _mm256_permutexvar_epi16(index.raw, hn::LowerHalf(dhalf, table).raw)};
     Store<kStream>(dhalf, v, to_);
     to_ += 32;
+  }
+  template <int kFrom, class Value, class V>
+  HWY_INLINE void NibblesFrom(const uint8_t* p, Value value, V table) {
+    if constexpr (kBySixteen) {
+      PutOf16<kFrom>(LoadCodes(p), table);
+      PutOf16<kFrom>(LoadCodes(p + 16), table);
+    } else {
+      PutRowOf<0>(Field<kFrom, 4>(LoadCodes(drow, p)), table, value);
+    }
   }
   template <int kFrom, class Value>
   HWY_INLINE void PutRowOf(RowCodes bytes, U16x32 table, Value value) {

@@ -72,8 +72,11 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 // and, if rows have such codes that a sink may want them all first,
 //   template <class Sink>
 //   static constexpr bool kCodesFirst = ...
-// with a Header that has StoredCodes, which Read fills then; their scales do
-// not come times kUnit; and, if there are blocks that Do cannot take, such as
+// with a Header that has StoredCodes, which Read fills then; and, if scales do
+// not come times kUnit, as they never do of codes that are all wanted first,
+//   template <class Sink>
+//   static constexpr bool kPlainScales = ...
+// and, if there are blocks that Do cannot take, such as
 // those that would give subnormals of F32, with
 //   template <class Sink>
 //   static bool Takes(const B& block);
@@ -142,6 +145,13 @@ template <class B, class Sink>
 requires requires { Unpack<B>::template kCodesFirst<Sink>; }
 constexpr bool kCodesFirst<B, Sink> = Unpack<B>::template kCodesFirst<Sink>;
 
+// Whether scales do not come times a unit.
+template <class B, class Sink>
+constexpr bool kPlainScales = kCodesFirst<B, Sink>;
+template <class B, class Sink>
+requires requires { Unpack<B>::template kPlainScales<Sink>; }
+constexpr bool kPlainScales<B, Sink> = Unpack<B>::template kPlainScales<Sink>;
+
 // Whether codes are subnormals, and the bit of their byte from which they start
 // then: see kSubnormalFrom.
 template <class B, class Sink>
@@ -162,9 +172,9 @@ constexpr int kCodesFrom = 0;
 template <class B, class Sink>
 constexpr float kScaleUnit = kBySubnormals<B, Sink> ? 0x1p100f : kUnit;
 template <class B, class Sink>
-requires(kCodesFirst<B, Sink>) constexpr float kScaleUnit<B, Sink> = 1.0f;
+requires(kPlainScales<B, Sink>) constexpr float kScaleUnit<B, Sink> = 1.0f;
 template <class B, class Sink>
-requires(!kCodesFirst<B, Sink> && requires {
+requires(!kPlainScales<B, Sink> && requires {
   Unpack<B>::kSignedRows;
 }) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
