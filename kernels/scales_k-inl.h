@@ -85,6 +85,8 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
   std::memcpy(&both, d, sizeof(both));
   hn::StoreU(hn::Mul(value, hn::BitCast(df, hn::Set(di64, both))), df, h.of);
 #else
+  alignas(16) uint32_t codes[4];
+#if HWY_ARCH_X86
   // Four of the block's quants come along.
   const hn::FixedTag<uint32_t, 4> du32;
   alignas(16) static constexpr uint32_t kLowFrom[4] = {0, 0, 0, 4};
@@ -96,10 +98,17 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
   const auto low = hn::Shr(hn::Per4LaneBlockShuffle<2, 1, 2, 0>(w),
                            hn::Load(du32, kLowFrom));
   const auto high = hn::ShiftRight<2>(hn::Per4LaneBlockShuffle<1, 1, 0, 0>(w));
-  const auto all = hn::OrAnd(hn::And(low, hn::Load(du32, kIsLow)), high,
-                             hn::Load(du32, kIsHigh));
-  alignas(16) uint8_t bytes[16];
-  hn::Store(hn::BitCast(du8, all), du8, bytes);
+  hn::Store(hn::OrAnd(hn::And(low, hn::Load(du32, kIsLow)), high,
+                      hn::Load(du32, kIsHigh)),
+            du32, codes);
+#else  // the others have fewer pipes for vectors
+  const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
+  codes[0] = w0 & 0x3F3F3F3F;
+  codes[1] = (w2 & 0x0F0F0F0F) | (w0 >> 2 & 0x30303030);
+  codes[2] = w1 & 0x3F3F3F3F;
+  codes[3] = (w2 >> 4 & 0x0F0F0F0F) | (w1 >> 2 & 0x30303030);
+#endif
+  const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
   const hn::CappedTag<float, 8> df;
   const hn::RebindToSigned<decltype(df)> di32;
   const hn::Rebind<uint8_t, decltype(df)> du8s;
