@@ -34,9 +34,16 @@ struct Format {
   std::span<const ScaleField> scales;
   /// The scalar reference: one block to type.block_elements values.
   void (*decode)(const uint8_t* block, float* values);
-  /// The kernel of the target that Highway has chosen; if it is to stream, one
-  /// that may store past the caches, for which `dst` is aligned to 64 bytes.
-  RunFn (*kernel)(DType out, bool stream);
+  /// Of F32, F16 and BF16 the kernels that do not stream and those that do, as
+  /// tables by Highway's index of the target.
+  const RunFn* kernels[3][2];
+
+  /// The kernel of a target, see TargetIndex(); if it is to stream, one that
+  /// may store past the caches, for which `dst` is aligned to 64 bytes.
+  RunFn kernel(DType out, bool stream, size_t target) const {
+    const size_t output = out == DType::kBF16 ? 2 : static_cast<size_t>(out);
+    return kernels[output][stream][target];
+  }
 };
 
 /// Asks for what comes 2 KiB behind `blocks`. When values go past the caches,

@@ -657,19 +657,15 @@ namespace dequant {
 
 // A kernel file ends with `template const Format& FormatOf<B>();`.
 template <class K>
-RunFn PickTarget() {
+const RunFn* AllTargets() {
   HWY_EXPORT_T(Table, Run<K>);
-  return HWY_DYNAMIC_POINTER_T(Table);
+  return HWY_DISPATCH_TABLE(Table);
 }
-template <class B, typename T>
-RunFn Pick(bool stream) {
 #if HWY_ARCH_X86
-  if (stream) return PickTarget<Kernel<B, T, true>>();
+constexpr bool kStreams = true;
 #else
-  (void)stream;  // whose stores are the same ones
+constexpr bool kStreams = false;  // whose stores are the same ones
 #endif
-  return PickTarget<Kernel<B, T, false>>();
-}
 
 template <class B>
 const Format& FormatOf() {
@@ -682,17 +678,12 @@ const Format& FormatOf() {
           [](const uint8_t* block, float* values) {
             B::Decode(*reinterpret_cast<const B*>(block), values);
           },
-      .kernel = [](DType out, bool stream) -> RunFn {
-        switch (out) {
-          case DType::kF32:
-            return Pick<B, float>(stream);
-          case DType::kF16:
-            return Pick<B, hwy::float16_t>(stream);
-          case DType::kBF16:
-            return Pick<B, hwy::bfloat16_t>(stream);
-        }
-        return nullptr;
-      }};
+      .kernels = {{AllTargets<Kernel<B, float, false>>(),
+                   AllTargets<Kernel<B, float, kStreams>>()},
+                  {AllTargets<Kernel<B, hwy::float16_t, false>>(),
+                   AllTargets<Kernel<B, hwy::float16_t, kStreams>>()},
+                  {AllTargets<Kernel<B, hwy::bfloat16_t, false>>(),
+                   AllTargets<Kernel<B, hwy::bfloat16_t, kStreams>>()}}};
   return format;
 }
 

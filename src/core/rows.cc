@@ -95,6 +95,7 @@ HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
   const bool copied = type.id == static_cast<int32_t>(out);
   const bool stream = kHasStream && !copied &&
                       static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
+  const size_t target = TargetIndex();
   const int64_t parts = std::min({n / ElementsPerThread(out), threads, blocks});
   const auto run_part = [=](int64_t part) {
     const int64_t each = blocks / parts, extra = blocks % parts;
@@ -104,7 +105,7 @@ HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
     const uint8_t* const f = from + begin * block_bytes;
     uint8_t* const t = to + begin * block_out;
     const bool aligned = reinterpret_cast<uintptr_t>(t) % 64 == 0;
-    const RunFn run = format.kernel(out, stream && aligned);
+    const RunFn run = format.kernel(out, stream && aligned, target);
     if (stream && !aligned && CopyPays(out)) {
       RunCopied(run, f, block_bytes, count, t, block_out);
     } else {
@@ -142,7 +143,8 @@ Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
   auto* to = static_cast<uint8_t*>(dst);
   if (n < 2 * ElementsPerThread(out)) {
     const DefaultFloatEnv env;
-    format->kernel(out, false)(from, static_cast<size_t>(blocks), to);
+    const RunFn run = format->kernel(out, false, TargetIndex());
+    run(from, static_cast<size_t>(blocks), to);
   } else {
     RunLarge(*format, from, out, to, blocks,
              threads > 0 ? threads : MaxThreads());

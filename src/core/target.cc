@@ -42,6 +42,15 @@ std::string ChooseByEnvironment() {
   return error;
 }
 
+// In Highway's tables.
+int ChosenIndex() {
+#if (HWY_TARGETS & (HWY_TARGETS - 1)) == 0
+  return 0;  // the only one
+#else
+  return static_cast<int>(hwy::GetChosenTarget().GetIndex());
+#endif
+}
+
 const std::string& EnvironmentError() {
   static const std::string error = ChooseByEnvironment();
   return error;
@@ -49,11 +58,11 @@ const std::string& EnvironmentError() {
 
 }  // namespace
 
-std::atomic<bool> target_is_chosen = false;
+std::atomic<int> target_index = -1;
 
 bool ChooseTargetOnce() {
-  if (EnvironmentError().empty()) target_is_chosen = true;
-  return target_is_chosen;
+  if (EnvironmentError().empty()) target_index = ChosenIndex();
+  return target_index >= 0;
 }
 
 const char* TargetError() {
@@ -97,7 +106,7 @@ bool SetTarget(std::string_view name) {
   } else {
     return false;
   }
-  target_is_chosen = true;
+  target_index = ChosenIndex();
   return true;
 }
 

@@ -2,19 +2,23 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace dequant {
 
-extern std::atomic<bool> target_is_chosen;
+extern std::atomic<int> target_index;
 bool ChooseTargetOnce();
 
 /// Makes Highway choose: what SetTarget() or DEQUANT_TARGET names, else the
 /// best. Called before a kernel is picked. False if DEQUANT_TARGET names a
 /// target that this CPU or build lacks.
-inline bool ChooseTarget() { return target_is_chosen || ChooseTargetOnce(); }
+inline bool ChooseTarget() { return target_index >= 0 || ChooseTargetOnce(); }
+
+/// Highway's index of the target that was chosen, which must be one.
+inline size_t TargetIndex() { return static_cast<size_t>(target_index.load()); }
 
 /// Why ChooseTarget() is false; empty if it is not. Lives as long as the
 /// process.

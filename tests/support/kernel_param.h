@@ -42,7 +42,7 @@ class KernelTest : public testing::TestWithParam<KernelParam> {
   /// What a call does with an output that no cache holds. `dst` is aligned to
   /// 64 bytes.
   void Stream(const uint8_t* src, uint8_t* dst, size_t blocks) const {
-    format().kernel(out(), true)(src, blocks, dst);
+    format().kernel(out(), true, TargetIndex())(src, blocks, dst);
     StreamFence();
   }
 
