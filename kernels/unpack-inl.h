@@ -338,14 +338,14 @@ using SinkOf = Sink<Stored<typename K::Value>, K::kStream>;
 template <class K>
 constexpr size_t kOutBytes = K::Block::kElements * sizeof(typename K::Value);
 
-// What is made ready for a batch of blocks, before their codes are unpacked. No
-// vector of it crosses a line: one that crosses a page is not stored before all
-// that was stored earlier, and for streams that is long.
+// A header of which no vector crosses a line: one that crosses a page is not
+// stored before all that was stored earlier, and for streams that is long.
 constexpr size_t kLine = 64;
 template <class Header>
 struct alignas(sizeof(Header) < kLine ? alignof(Header) : kLine) InLines
     : Header {};
 
+// What is made ready for a batch of blocks, before their codes are unpacked.
 template <class B>
 struct Ready {
   alignas(kLine) Scales<B> scale;
@@ -655,7 +655,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace dequant {
 
-// A kernel file ends with `template const Format& FormatOf<B>();`.
+// One kernel of every target.
 template <class K>
 const RunFn* AllTargets() {
   HWY_EXPORT_T(Table, Run<K>);
@@ -667,6 +667,7 @@ constexpr bool kStreams = true;
 constexpr bool kStreams = false;  // whose stores are the same ones
 #endif
 
+// A kernel file ends with `template const Format& FormatOf<B>();`.
 template <class B>
 const Format& FormatOf() {
   static_assert(alignof(B) == 1, "blocks stand anywhere in a file");

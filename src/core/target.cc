@@ -26,29 +26,36 @@ int64_t Named(std::string_view name) {
   return 0;
 }
 
+// The index of a target in Highway's tables.
+int IndexOf([[maybe_unused]] int64_t target) {
+#if (HWY_TARGETS & (HWY_TARGETS - 1)) == 0
+  return 0;  // the only one
+#else
+  hwy::ChosenTarget only;
+  only.Update(target);
+  return static_cast<int>(only.GetIndex());
+#endif
+}
+
+// For kernels, and for what Highway dispatches itself.
+void Choose(int64_t target) {
+  hwy::GetChosenTarget().Update(target);
+  target_index = IndexOf(target);
+}
+
 // Chooses what DEQUANT_TARGET names, else the best; the error, if it names
 // none.
 std::string ChooseByEnvironment() {
-  hwy::GetChosenTarget().Update(Usable().front());
   const char* wanted = std::getenv("DEQUANT_TARGET");
-  if (wanted == nullptr || *wanted == '\0') return "";
-  if (const int64_t t = Named(wanted)) {
-    hwy::GetChosenTarget().Update(t);
+  const bool any = wanted == nullptr || *wanted == '\0';
+  if (const int64_t t = any ? Usable().front() : Named(wanted)) {
+    Choose(t);
     return "";
   }
   std::string error = std::string("DEQUANT_TARGET=") + wanted +
                       ": this CPU and build have only";
   for (const std::string& t : Targets()) error += " " + t;
   return error;
-}
-
-// In Highway's tables.
-int ChosenIndex() {
-#if (HWY_TARGETS & (HWY_TARGETS - 1)) == 0
-  return 0;  // the only one
-#else
-  return static_cast<int>(hwy::GetChosenTarget().GetIndex());
-#endif
 }
 
 const std::string& EnvironmentError() {
@@ -61,7 +68,7 @@ const std::string& EnvironmentError() {
 std::atomic<int> target_index = -1;
 
 bool ChooseTargetOnce() {
-  if (EnvironmentError().empty()) target_index = ChosenIndex();
+  EnvironmentError();
   return target_index >= 0;
 }
 
@@ -71,11 +78,8 @@ const char* TargetError() {
 
 const char* Target() {
   if (!ChooseTarget()) return TargetError();
-  const size_t index = hwy::GetChosenTarget().GetIndex();
   for (int64_t t : Usable()) {
-    hwy::ChosenTarget only;
-    only.Update(t);
-    if (only.GetIndex() == index) return hwy::TargetName(t);
+    if (IndexOf(t) == target_index) return hwy::TargetName(t);
   }
   return "unknown";
 }
@@ -99,15 +103,9 @@ ScopedTarget::~ScopedTarget() { SetTarget(name_); }
 
 bool SetTarget(std::string_view name) {
   ChooseTarget();  // so that the environment can't overrule a later call
-  if (name.empty()) {
-    hwy::GetChosenTarget().Update(Usable().front());
-  } else if (const int64_t t = Named(name)) {
-    hwy::GetChosenTarget().Update(t);
-  } else {
-    return false;
-  }
-  target_index = ChosenIndex();
-  return true;
+  const int64_t t = name.empty() ? Usable().front() : Named(name);
+  if (t != 0) Choose(t);
+  return t != 0;
 }
 
 }  // namespace dequant
