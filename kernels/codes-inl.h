@@ -416,6 +416,33 @@ HWY_INLINE void PutStoredRows(const StoredCodes<kRows>& codes,
   });
 }
 
+// A row of nibbles in 16 bytes, the low ones first, what `map` makes of 0 to
+// 15, and a formula.
+template <class Map, class Value>
+struct NibblesOf {
+  const uint8_t* p;
+  Map map;
+  Value value;
+};
+template <class Map, class Value>
+NibblesOf(const uint8_t*, Map, Value) -> NibblesOf<Map, Value>;
+
+// rows(0) to rows(kRows - 1), which are NibblesOf.
+template <size_t kRows, class Rows, class Sink>
+HWY_INLINE void PutNibbleRows(const Rows& rows, Sink& sink) {
+  if constexpr (Sink::kTablesAhead > 0) {
+    decltype(Sink::MadeReady(rows(0))) ready[kRows];
+    ForEach(kTimes<kRows + Sink::kTablesAhead>, [&](auto i) DEQUANT_LAMBDA {
+      constexpr size_t kAhead = Sink::kTablesAhead;
+      if constexpr (i() < kRows) ready[i()] = Sink::MadeReady(rows(i()));
+      if constexpr (i() >= kAhead) sink.Put(ready[i() - kAhead]);
+    });
+  } else {
+    EachOf(kTimes<kRows>,
+           [&](size_t i) DEQUANT_LAMBDA { sink.NibbleRow(rows(i)); });
+  }
+}
+
 // Scales of codes are kept times kUnit: AVX2 widens a code to the top of its
 // 32-bit lane, which extends its sign for nothing but makes it 2^24 times as
 // large.
@@ -423,6 +450,17 @@ HWY_INLINE void PutStoredRows(const StoredCodes<kRows>& codes,
 constexpr float kUnit = 0x1p-24f;
 #else
 constexpr float kUnit = 1.0f;
+#endif
+
+// Scales of a table of values that are known, a few for all codes, may come
+// times kTableUnit instead. If that is 2^-112, the bits of an F16 stand in F32
+// as they are, and nothing converts them. (Those of subnormals are subnormals
+// then. On Zen 4 that costs nothing; elsewhere it may: Highway picks this
+// target on AMD's CPUs only.)
+#if HWY_TARGET == HWY_AVX3_ZEN4
+constexpr float kTableUnit = 0x1p-112f;
+#else
+constexpr float kTableUnit = kUnit;
 #endif
 
 // AVX-512 does that with the signed codes of a row only, by one permute of
@@ -554,10 +592,30 @@ struct HalfScaled {
   }
 #endif
 };
+// Of a table: values * scale, which comes times kTableUnit.
+struct TableScaled {
+  float scale;
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V values) const {
+    return hn::Mul(OverTableUnit(d, values), hn::Set(d, scale));
+  }
+  // A constant as well.
+  template <class D, class V>
+  HWY_INLINE static V OverTableUnit(D d, V values) {
+    if constexpr (kTableUnit == kUnit) return values;
+    return hn::Mul(values, hn::Set(d, kUnit / kTableUnit));
+  }
+};
+struct HalfTableScaled : HalfScaled {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V values) const {
+    return HalfScaled::operator()(d, TableScaled::OverTableUnit(d, values));
+  }
+};
 // Whether output T needs no F32.
 template <typename T, class Value>
 constexpr bool kByHalf = HWY_HAVE_FLOAT16&& hwy::IsSame<T, hwy::float16_t>() &&
-                         hwy::IsSame<Value, HalfScaled>();
+                         std::is_base_of_v<HalfScaled, Value>;
 struct ScaledOffset {
   float scale, offset;
   template <class D, class V>
@@ -577,6 +635,8 @@ struct OffsetScaled {
 
 HWY_INLINE Scaled Formula(float scale) { return {scale}; }
 HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
+HWY_INLINE TableScaled Formula(TableScaled scale) { return scale; }
+HWY_INLINE HalfTableScaled Formula(HalfTableScaled scale) { return scale; }
 HWY_INLINE ScaledOffset Formula(ScaledOffset value) { return value; }
 HWY_INLINE ScaledOffset Formula(float scale, float offset) {
   return {scale, offset};

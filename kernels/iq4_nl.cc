@@ -43,12 +43,12 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_NL> {
-  template <class Sink>
-  HWY_INLINE static void Do(const IQ4_NL& b, float d, Sink& sink) {
+  static constexpr bool kScalesTable = true;
+  HWY_INLINE static auto Nibbles(const IQ4_NL& b, float d) {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
-    sink.NibbleRow(b.qs, value, HalfScaled{d, b.d});
+    return NibblesOf{b.qs, value, HalfTableScaled{{d, b.d}}};
   }
 };
 

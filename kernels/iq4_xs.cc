@@ -56,21 +56,26 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_XS> {
+  static constexpr bool kScalesTable = true;
   struct Header {
-    float scale[16];  // the second half repeats the first
+    // Where all of a vector is stored, its second half repeats the first.
+    alignas(32) float scale[DEQUANT_HAS_VBMI ? 8 : 16];
   };
 
   HWY_INLINE static void Read(const IQ4_XS& b, float d, Header& h) {
 #if DEQUANT_HAS_VBMI
-    alignas(16) static constexpr uint8_t kLowBits[16] = {
-        0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
-    alignas(16) static constexpr uint8_t kHighBits[16] = {
-        0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14};
-    const hn::Repartition<uint32_t, decltype(du8)> du32x4;
-    const U8x16 low = hn::BitCast(du8, hn::Set(du32x4, Load32(b.scales_l)));
-    const U8x16 high =
-        hn::BitCast(du8, hn::Set(du32x4, uint32_t{Load16(b.scales_h)}));
-    Scales16(SixBitCodes(low, kLowBits, high, kHighBits), d, h.scale);
+    // In eight bytes from d on.
+    alignas(16) static constexpr uint8_t kLowBits[16] = {32, 36, 40, 44,
+                                                         48, 52, 56, 60};
+    alignas(16) static constexpr uint8_t kHighBits[16] = {16, 18, 20, 22,
+                                                          24, 26, 28, 30};
+    const hn::Repartition<uint64_t, decltype(du8)> du64;
+    const U8x16 all = hn::BitCast(du8, hn::Set(du64, Load64(b.d)));
+    const I8x16 codes = SixBitCodes(all, kLowBits, all, kHighBits);
+    const hn::FixedTag<float, 8> df;
+    const hn::RebindToSigned<decltype(df)> di;
+    const auto q = hn::ConvertTo(df, hn::PromoteTo(di, hn::LowerHalf(codes)));
+    hn::Store(hn::Mul(q, hn::Set(df, d)), df, h.scale);
 #else
     constexpr uint32_t kNibbles = 0x0F0F0F0F;
     const uint32_t low = Load32(b.scales_l);
@@ -94,9 +99,10 @@ struct Unpack<IQ4_XS> {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
-    EachOf(kTimes<8>, [&](size_t j) DEQUANT_LAMBDA {
-      sink.NibbleRow(b.qs + 16 * j, value, h.scale[j]);
-    });
+    const auto row = [&](size_t j) DEQUANT_LAMBDA {
+      return NibblesOf{b.qs + 16 * j, value, TableScaled{h.scale[j]}};
+    };
+    PutNibbleRows<8>(row, sink);
   }
 };
 

@@ -79,7 +79,7 @@ struct Unpack<MXFP4> {
       const auto value = [](Codes q) {
         return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
       };
-      sink.NibbleRow(b.qs, value, h.scale);
+      sink.NibbleRow(NibblesOf{b.qs, value, Formula(h.scale)});
     }
   }
 };

@@ -41,9 +41,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q4_0> {
-  template <class Sink>
-  HWY_INLINE static void Do(const Q4_0& b, float d, Sink& sink) {
-    sink.NibbleRow(b.qs, Minus8(), HalfScaled{d, b.d});
+  static constexpr bool kScalesTable = true;
+  HWY_INLINE static auto Nibbles(const Q4_0& b, float d) {
+    return NibblesOf{b.qs, Minus8(), HalfTableScaled{{d, b.d}}};
   }
 };
 

@@ -47,9 +47,8 @@ struct Unpack<Q4_1> {
   template <class Sink>
   static constexpr bool kPlainScales = Sink::kWidensNibbles;
 
-  template <class Sink>
-  HWY_INLINE static void Do(const Q4_1& b, float d, float m, Sink& sink) {
-    sink.NibbleRow(b.qs, Same(), d, m);
+  HWY_INLINE static auto Nibbles(const Q4_1& b, float d, float m) {
+    return NibblesOf{b.qs, Same(), ScaledOffset{d, m}};
   }
 };
 

@@ -100,14 +100,14 @@ class Sink {
     Halves(codes, scale);
   }
 
-  // A row of nibbles in 16 bytes, the low ones first, which stand for what
-  // `map` makes of 0 to 15, with one scale. Where that is less work, T is
-  // computed once for each of the 16 codes, and looked up.
-  template <class Map, class... F>
-  HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
-    const Codes bytes = LoadCodes(p);
-    PutPair(LowNibbles(bytes), HighNibbles(bytes), map, Formula(scale...));
+  // Where that is less work, T is computed once for each of the 16 codes, and
+  // looked up.
+  template <class Map, class Value>
+  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
+    const Codes bytes = LoadCodes(row.p);
+    PutPair(LowNibbles(bytes), HighNibbles(bytes), row.map, row.value);
   }
+  static constexpr size_t kTablesAhead = 0;
   // Two rows, the low and the high nibbles of 32 bytes.
   template <class Value0, class Value1>
   HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {

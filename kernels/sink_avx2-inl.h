@@ -156,21 +156,21 @@ class Sink {
   // Whether 16 values are computed for each row of nibbles.
   static constexpr bool kByTable = sizeof(T) == 2;
 
-  template <class Map, class... F>
-  HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
+  template <class Map, class Value>
+  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
     if constexpr (kByTable) {
-      PutFromTable(NibblesOfRow(RowTag<8>(), p, 0), map, Formula(scale...));
+      PutFromTable(NibblesOfRow(RowTag<8>(), row.p, 0), row.map, row.value);
     } else if constexpr (std::is_same_v<Map, Same>) {
-      const auto value = Formula(scale...);
-      const U32x8 a = WidenEight(p), b = WidenEight(p + 8);
+      const U32x8 a = WidenEight(row.p), b = WidenEight(row.p + 8);
       PutFour(Low4(a), Low4(b), hn::ShiftRight<4>(a), hn::ShiftRight<4>(b),
-              value, value);
+              row.value, row.value);
     } else {
-      const Codes bytes = LoadCodes(p);
-      PutPair(map(LowNibbles(bytes)), map(HighNibbles(bytes)),
-              Formula(scale...));
+      const Codes bytes = LoadCodes(row.p);
+      PutPair(row.map(LowNibbles(bytes)), row.map(HighNibbles(bytes)),
+              row.value);
     }
   }
+  static constexpr size_t kTablesAhead = 0;
   template <class Value0, class Value1>
   HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
     if constexpr (kByTable) {

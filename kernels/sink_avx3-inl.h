@@ -389,16 +389,31 @@ class Sink {
     StoreSigned(LookedUp(q, table), minus);
   }
 
-  template <class Map, class... F>
-  HWY_INLINE void NibbleRow(const uint8_t* p, Map map, F... scale) {
-    const auto value = Formula(scale...);
-    const auto table = Table(map, value);
+  template <class Map, class Value>
+  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
+    const auto table = Table(row.map, row.value);
     if constexpr (kBySixteen) {
-      PutOf16<0>(LoadCodes(p), table);
-      PutOf16<4>(LoadCodes(p), table);
+      PutOf16<0>(LoadCodes(row.p), table);
+      PutOf16<4>(LoadCodes(row.p), table);
     } else {
-      PutRowOf<0>(NibblesOfRow(drow, p, 0), table, value);
+      PutRowOf<0>(NibblesOfRow(drow, row.p, 0), table, row.value);
     }
+  }
+  // The same in two steps. What waits for the table keeps what is behind it in
+  // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
+  static constexpr size_t kTablesAhead = sizeof(T) == 2 && kBySixteen ? 4 : 0;
+  struct ReadyNibbles {
+    hn::Vec<hn::Half<decltype(du16)>> codes;
+    U16x32 table;
+  };
+  template <class Map, class Value>
+  HWY_INLINE static ReadyNibbles MadeReady(const NibblesOf<Map, Value>& row) {
+    const hn::Half<decltype(du16)> dhalf;
+    return {hn::PromoteTo(dhalf, LoadCodes(row.p)), Table(row.map, row.value)};
+  }
+  HWY_INLINE void Put(const ReadyNibbles& row) {
+    PutOf16<0>(row.codes, row.table);
+    PutOf16<4>(row.codes, row.table);
   }
   template <class Value0, class Value1>
   HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
@@ -900,8 +915,13 @@ class Sink {
   template <int kFrom>
   HWY_INLINE void PutOf16(Codes bytes, U16x32 table) {
     const hn::Half<decltype(du16)> dhalf;
+    PutOf16<kFrom>(hn::PromoteTo(dhalf, bytes), table);
+  }
+  template <int kFrom>
+  HWY_INLINE void PutOf16(hn::Vec<hn::Half<decltype(du16)>> index,
+                          U16x32 table) {
+    const hn::Half<decltype(du16)> dhalf;
     const hn::Repartition<uint8_t, decltype(dhalf)> d8;
-    auto index = hn::PromoteTo(dhalf, bytes);
     if constexpr (kFrom != 0) {
       // Zen 4 does not need a pipe for that which widens or looks up.
       index = hn::BitCast(dhalf, Field<kFrom, 4>(hn::BitCast(d8, index)));

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <type_traits>
 #include <utility>
@@ -47,6 +48,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 // with what Sink::Row takes, codes or a ByteRow,
 //   static auto Codes(const B& block);
 //   static auto Value(const B& block, float scale...);
+// or, if these are nibbles in 16 bytes, with
+//   static auto Nibbles(const B& block, float scale...);  // as NibblesOf
 // or, where a block has more to make ready, with
 //   struct Header;
 //   static void Read(const B& block, float scale..., Header& header);
@@ -65,6 +68,8 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kSubtracts = true;
 // and, if all rows are signed, so that scales come times kSignedUnit too, with
 //   static constexpr bool kSignedRows = true;
+// and, if scales are those of a table, which come times kTableUnit, with
+//   static constexpr bool kScalesTable = true;
 // and, if codes of 5 bits may be subnormals of F32 where the sink takes these,
 //   static constexpr bool kMayBeSubnormal = true;
 //   template <int kTo = 0>  // the bit of their byte from which they are
@@ -133,6 +138,11 @@ constexpr bool kIsRow = requires(const B& b) {
 };
 
 template <class B>
+constexpr bool kIsNibbles = requires {
+  &Unpack<B>::Nibbles;
+};
+
+template <class B>
 constexpr bool kIsByteRow = false;
 template <class B>
 requires(kIsRow<B>) constexpr bool kIsByteRow<B> = hwy::IsSame<
@@ -178,12 +188,28 @@ requires(!kPlainScales<B, Sink> && requires {
   Unpack<B>::kSignedRows;
 }) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
+requires(requires {
+  Unpack<B>::kScalesTable;
+}) constexpr float kScaleUnit<B, Sink> = kTableUnit;
+template <class B, class Sink>
 constexpr float kSecondUnit = kBySubnormals<B, Sink> ? 0x1p31f : 1.0f;
 
 // The first exponent of an F16 scale that is too large: that of NaN and Inf, or
 // that of 2^-3.
 template <class B, class Sink, size_t kIndex>
 constexpr uint32_t kTooLarge = kIndex == 0 && kBySubnormals<B, Sink> ? 12 : 31;
+
+// Whether the bits of scales are not converted but moved to where F32 has them,
+// one's or two's; the other scales of a block may not be F16 then.
+template <class B, class Sink>
+constexpr bool kScalesByBits = kScaleUnit<B, Sink> == 0x1p-112f;
+#if HWY_TARGET == HWY_AVX3_ZEN4
+HWY_INLINE uint64_t BitsAsF32(uint64_t halves) {
+  return _pdep_u64(halves, 0x8FFFE0008FFFE000);
+}
+#else
+HWY_INLINE uint64_t BitsAsF32(uint64_t) { return 0; }
+#endif
 
 // Whether all that was read was finite, or not too large. That is asked once,
 // at the end: a branch for each batch took up to 5 % of the time.
@@ -216,8 +242,13 @@ HWY_INLINE void ReadScale(const uint8_t* block, float* scale, Finite& finite) {
     constexpr float kFactor = kIndex == 0     ? kScaleUnit<B, Sink>
                               : kSubtracts<B> ? -1.0f
                                               : 1.0f;
-    *scale = Half(bits) * kFactor;
-    if constexpr (kIndex == 0) *scale *= kSecondUnit<B, Sink>;
+    if constexpr (kScalesByBits<B, Sink>) {
+      const auto as_f32 = static_cast<uint32_t>(BitsAsF32(bits));
+      *scale = hwy::BitCastScalar<float>(as_f32);
+    } else {
+      *scale = Half(bits) * kFactor;
+      if constexpr (kIndex == 0) *scale *= kSecondUnit<B, Sink>;
+    }
     finite.ExpectF16<((32 - kTooLarge<B, Sink, kIndex>) << 10)>(bits);
   }
 }
@@ -257,6 +288,17 @@ template <class B, class Sink>
 HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
                              Finite& finite) {
   constexpr size_t kFields = std::size(B::kScales);
+  if constexpr (kScalesByBits<B, Sink>) {
+    static_assert(kFields == 1);
+    EachOf(kTimes<kBatch / 2>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* p = blocks + 2 * i * sizeof(B) + B::kScales[0].offset;
+      const uint64_t two = Load16(p) | uint32_t{Load16(p + sizeof(B))} << 16;
+      finite.ExpectF16<kSpareExponents<B, Sink>>(two);
+      const uint64_t as_f32 = BitsAsF32(two);
+      std::memcpy(scale[2 * i], &as_f32, sizeof(as_f32));
+    });
+    return;
+  }
   constexpr size_t kPerWord = 4 / kFields, kWords = kBatch / kPerWord;
   uint64_t words[kWords] = {};
   EachOf(kTimes<kWords>, [&](size_t w) DEQUANT_LAMBDA {
@@ -454,11 +496,21 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
     });
     return;
   }
+  if constexpr (kIsNibbles<B> && !std::is_same_v<N, size_t>) {
+    To sink(to);
+    const auto row = [&](size_t i) DEQUANT_LAMBDA {
+      return Unpack<B>::Nibbles(BlockAt<B>(blocks, i),
+                                ready.scale[i][kIndex]...);
+    };
+    return PutNibbleRows<n()>(row, sink);
+  }
   EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
     const B& block = BlockAt<B>(blocks, i);
     To sink(to + i * kTo);
     if constexpr (requires { ready.header; }) {
       Unpack<B>::Do(block, ready.header[i], sink);
+    } else if constexpr (kIsNibbles<B>) {
+      sink.NibbleRow(Unpack<B>::Nibbles(block, ready.scale[i][kIndex]...));
     } else if constexpr (kIsRow<B>) {
       const auto value = Unpack<B>::Value(block, ready.scale[i][kIndex]...);
       if constexpr (kCodesFirst<B, To>) {
@@ -502,12 +554,15 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
   constexpr auto n = kTimes<kBatch>;
   Ready<B> ready[2];
   MakeReadyFor<K>(src, n, ready[0], finite);
-  for (size_t i = 1; i <= batches; ++i) {
-    const uint8_t* next = src + kBatch * sizeof(B);
-    if (i < batches) MakeReadyFor<K>(next, n, ready[i % 2], finite);
-    UnpackReady<K>(src, n, ready[(i - 1) % 2], dst, Fields<B>());
-    src = next;
-    dst += kBatch * kOutBytes<K>;
+  Ready<B>* now = ready;
+  Ready<B>* then = ready + 1;
+  const uint8_t* const last = src + (batches - 1) * kBatch * sizeof(B);
+  for (;; src += kBatch * sizeof(B), dst += kBatch * kOutBytes<K>) {
+    const bool more = src != last;
+    if (more) MakeReadyFor<K>(src + kBatch * sizeof(B), n, *then, finite);
+    UnpackReady<K>(src, n, *now, dst, Fields<B>());
+    if (!more) return;
+    std::swap(now, then);
   }
 }
 
