@@ -452,15 +452,15 @@ constexpr float kUnit = 0x1p-24f;
 constexpr float kUnit = 1.0f;
 #endif
 
-// Scales of a table of values that are known, a few for all codes, may come
-// times kTableUnit instead. If that is 2^-112, the bits of an F16 stand in F32
-// as they are, and nothing converts them. (Those of subnormals are subnormals
-// then. On Zen 4 that costs nothing; elsewhere it may: Highway picks this
-// target on AMD's CPUs only.)
+// An F16 whose bits are moved to where F32 has them is that, times 2^-112, and
+// nothing has to convert it. So scales may come times kBitUnit, where something
+// that is constant takes that back. (Those of subnormals are subnormals then.
+// On Zen 4 they cost nothing; elsewhere they may: Highway picks this target on
+// AMD's CPUs only.)
 #if HWY_TARGET == HWY_AVX3_ZEN4
-constexpr float kTableUnit = 0x1p-112f;
+constexpr float kBitUnit = 0x1p-112f;
 #else
-constexpr float kTableUnit = kUnit;
+constexpr float kBitUnit = kUnit;
 #endif
 
 // AVX-512 does that with the signed codes of a row only, by one permute of
@@ -592,24 +592,14 @@ struct HalfScaled {
   }
 #endif
 };
-// Of a table: values * scale, which comes times kTableUnit.
-struct TableScaled {
-  float scale;
+// By one that comes times kBitUnit, of values that are constant.
+struct HalfByBits : HalfScaled {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V values) const {
-    return hn::Mul(OverTableUnit(d, values), hn::Set(d, scale));
-  }
-  // A constant as well.
-  template <class D, class V>
-  HWY_INLINE static V OverTableUnit(D d, V values) {
-    if constexpr (kTableUnit == kUnit) return values;
-    return hn::Mul(values, hn::Set(d, kUnit / kTableUnit));
-  }
-};
-struct HalfTableScaled : HalfScaled {
-  template <class D, class V>
-  HWY_INLINE V operator()(D d, V values) const {
-    return HalfScaled::operator()(d, TableScaled::OverTableUnit(d, values));
+    if constexpr (kBitUnit != kUnit) {
+      values = hn::Mul(values, hn::Set(d, kUnit / kBitUnit));
+    }
+    return HalfScaled::operator()(d, values);
   }
 };
 // Whether output T needs no F32.
@@ -635,8 +625,7 @@ struct OffsetScaled {
 
 HWY_INLINE Scaled Formula(float scale) { return {scale}; }
 HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
-HWY_INLINE TableScaled Formula(TableScaled scale) { return scale; }
-HWY_INLINE HalfTableScaled Formula(HalfTableScaled scale) { return scale; }
+HWY_INLINE HalfByBits Formula(HalfByBits scale) { return scale; }
 HWY_INLINE ScaledOffset Formula(ScaledOffset value) { return value; }
 HWY_INLINE ScaledOffset Formula(float scale, float offset) {
   return {scale, offset};

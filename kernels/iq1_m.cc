@@ -55,6 +55,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_M> {
+  template <class Sink>
+  static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
   struct Header {
     float scale[16];
     RowData delta;  // offsets, or signs

@@ -52,6 +52,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_S> {
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
   struct Header {
     float scale[8];
     float offset[8];

@@ -51,6 +51,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_XXS> {
+  template <class Sink>
+  static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
   struct Header {
     union {
       float scale[8];

@@ -43,12 +43,12 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_NL> {
-  static constexpr bool kScalesTable = true;
+  static constexpr bool kByBits = true;
   HWY_INLINE static auto Nibbles(const IQ4_NL& b, float d) {
     const auto value = [](Codes q) {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
-    return NibblesOf{b.qs, value, HalfTableScaled{{d, b.d}}};
+    return NibblesOf{b.qs, value, HalfByBits{{d, b.d}}};
   }
 };
 

@@ -56,7 +56,9 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_XS> {
-  static constexpr bool kScalesTable = true;
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kByBits = true;
   struct Header {
     // Where all of a vector is stored, its second half repeats the first.
     alignas(32) float scale[DEQUANT_HAS_VBMI ? 8 : 16];
@@ -64,18 +66,24 @@ struct Unpack<IQ4_XS> {
 
   HWY_INLINE static void Read(const IQ4_XS& b, float d, Header& h) {
 #if DEQUANT_HAS_VBMI
-    // In eight bytes from d on.
-    alignas(16) static constexpr uint8_t kLowBits[16] = {32, 36, 40, 44,
-                                                         48, 52, 56, 60};
-    alignas(16) static constexpr uint8_t kHighBits[16] = {16, 18, 20, 22,
-                                                          24, 26, 28, 30};
-    const hn::Repartition<uint64_t, decltype(du8)> du64;
-    const U8x16 all = hn::BitCast(du8, hn::Set(du64, Load64(b.d)));
-    const I8x16 codes = SixBitCodes(all, kLowBits, all, kHighBits);
+    // In 32-bit lanes, of eight bytes from d on, from bit 12 on.
+    alignas(32) static constexpr uint8_t kFrom[32] = {
+        0, 28, 16, 0, 0, 32, 18, 0, 0, 36, 20, 0, 0, 40, 22, 0,
+        0, 44, 24, 0, 0, 48, 26, 0, 0, 52, 28, 0, 0, 56, 30, 0};
     const hn::FixedTag<float, 8> df;
-    const hn::RebindToSigned<decltype(df)> di;
-    const auto q = hn::ConvertTo(df, hn::PromoteTo(di, hn::LowerHalf(codes)));
-    hn::Store(hn::Mul(q, hn::Set(df, d)), df, h.scale);
+    const hn::RebindToUnsigned<decltype(df)> du;
+    const hn::Repartition<uint64_t, decltype(df)> du64;
+    const hn::Repartition<uint8_t, decltype(df)> d8;
+    const hn::Vec<decltype(du)> codes{_mm256_multishift_epi64_epi8(
+        hn::Load(d8, kFrom).raw, hn::Set(du64, Load64(b.d)).raw)};
+    // There a code is as many units of a float: no conversion, and kBitUnit is
+    // taken back.
+    constexpr float kUnits = 0x1p11f / kBitUnit;
+    const auto bits = hn::OrAnd(hn::BitCast(du, hn::Set(df, kUnits)), codes,
+                                hn::Set(du, 63 << 12));
+    const auto less32 =
+        hn::Sub(hn::BitCast(df, bits), hn::Set(df, kUnits + 32 / kBitUnit));
+    hn::Store(hn::Mul(less32, hn::Set(df, d)), df, h.scale);
 #else
     constexpr uint32_t kNibbles = 0x0F0F0F0F;
     const uint32_t low = Load32(b.scales_l);
@@ -100,7 +108,7 @@ struct Unpack<IQ4_XS> {
       return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
     };
     const auto row = [&](size_t j) DEQUANT_LAMBDA {
-      return NibblesOf{b.qs + 16 * j, value, TableScaled{h.scale[j]}};
+      return NibblesOf{b.qs + 16 * j, value, Formula(h.scale[j])};
     };
     PutNibbleRows<8>(row, sink);
   }

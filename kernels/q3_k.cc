@@ -53,6 +53,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q3_K> {
   template <class Sink>
+  static constexpr bool kHeadersBetween = true;
+  template <class Sink>
   static constexpr bool kCodesFirst = Sink::kCodesFirst && !Sink::kGroupTables;
 
   struct Header {

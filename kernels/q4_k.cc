@@ -54,6 +54,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q4_K> {
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
   using Header = HeaderK;
   static constexpr bool kSubtracts = true;
   template <class Sink>

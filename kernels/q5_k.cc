@@ -57,6 +57,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q5_K> {
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
   static constexpr bool kSubtracts = true;
   template <class Sink>
   static constexpr bool kCodesFirst = Sink::kCodesFirst;

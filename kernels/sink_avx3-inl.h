@@ -216,6 +216,7 @@ class Sink {
       sizeof(T) == 4 || HWY_TARGET == HWY_AVX3_ZEN4;
 
  public:
+  using Value = T;
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}

@@ -68,8 +68,11 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kSubtracts = true;
 // and, if all rows are signed, so that scales come times kSignedUnit too, with
 //   static constexpr bool kSignedRows = true;
-// and, if scales are those of a table, which come times kTableUnit, with
-//   static constexpr bool kScalesTable = true;
+// and, if headers are better read between codes, where there is AVX-512, with
+//   template <class Sink>
+//   static constexpr bool kHeadersBetween = ...
+// and, if scales come times kBitUnit instead, with
+//   static constexpr bool kByBits = true;
 // and, if codes of 5 bits may be subnormals of F32 where the sink takes these,
 //   static constexpr bool kMayBeSubnormal = true;
 //   template <int kTo = 0>  // the bit of their byte from which they are
@@ -189,8 +192,8 @@ requires(!kPlainScales<B, Sink> && requires {
 }) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
 requires(requires {
-  Unpack<B>::kScalesTable;
-}) constexpr float kScaleUnit<B, Sink> = kTableUnit;
+  Unpack<B>::kByBits;
+}) constexpr float kScaleUnit<B, Sink> = kBitUnit;
 template <class B, class Sink>
 constexpr float kSecondUnit = kBySubnormals<B, Sink> ? 0x1p31f : 1.0f;
 
@@ -408,11 +411,29 @@ HWY_INLINE const B& BlockAt(const uint8_t* blocks, size_t i) {
   return *reinterpret_cast<const B*>(blocks + i * sizeof(B));
 }
 
+// The header of a block, from its scales.
+template <class Sink, class B, class Header, size_t... kIndex>
+HWY_INLINE void ReadHeader(const B& block, const float* scale, Header& header,
+                           std::index_sequence<kIndex...>) {
+  const auto read = [&](const auto&... scales) DEQUANT_LAMBDA {
+    if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
+      Unpack<B>::template Read<Sink>(block, scales..., header);
+    } else {
+      Unpack<B>::Read(block, scales..., header);
+    }
+  };
+  if constexpr (sizeof...(kIndex) > 1) {
+    read(scale);
+  } else {
+    read(scale[kIndex]...);
+  }
+}
+
 // n, a number or an integral_constant, blocks. A block that Unpack does not
 // take counts as one whose scale is not finite.
-template <class B, class Sink, class N, size_t... kIndex>
+template <class B, class Sink, class N, class F>
 HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
-                          Finite& finite, std::index_sequence<kIndex...>) {
+                          Finite& finite, F fields) {
   if constexpr (requires { &Unpack<B>::template Takes<Sink>; }) {
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
       finite.Expect(Unpack<B>::template Takes<Sink>(BlockAt<B>(blocks, i)));
@@ -420,24 +441,13 @@ HWY_INLINE void MakeReady(const uint8_t* blocks, N n, Ready<B>& ready,
   }
   if constexpr (requires { ready.header; }) {
     Scales<B> scale;
-    ReadScales<B, Sink>(blocks, n, scale, finite, Fields<B>());
+    ReadScales<B, Sink>(blocks, n, scale, finite, fields);
     EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
-      const B& block = BlockAt<B>(blocks, i);
-      const auto read = [&](const auto&... scales) DEQUANT_LAMBDA {
-        if constexpr (requires { &Unpack<B>::template Read<Sink>; }) {
-          Unpack<B>::template Read<Sink>(block, scales..., ready.header[i]);
-        } else {
-          Unpack<B>::Read(block, scales..., ready.header[i]);
-        }
-      };
-      if constexpr (sizeof...(kIndex) > 1) {
-        read(scale[i]);
-      } else {
-        read(scale[i][kIndex]...);
-      }
+      ReadHeader<Sink>(BlockAt<B>(blocks, i), scale[i], ready.header[i],
+                       fields);
     });
   } else {
-    ReadScales<B, Sink>(blocks, n, ready.scale, finite, Fields<B>());
+    ReadScales<B, Sink>(blocks, n, ready.scale, finite, fields);
     if constexpr (kCodesFirst<B, Sink>) {
       EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
         const auto codes = Unpack<B>::Codes(BlockAt<B>(blocks, i));
@@ -566,6 +576,57 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
   }
 }
 
+// Whether headers of a batch are read between the codes of the one before.
+template <class B, class Sink>
+constexpr bool kHeadersBetween = false;
+#if HWY_TARGET <= HWY_AVX3
+template <class B, class Sink>
+requires requires { Unpack<B>::template kHeadersBetween<Sink>; }
+constexpr bool kHeadersBetween<B, Sink> =
+    Unpack<B>::template kHeadersBetween<Sink>;
+#endif
+
+// The codes of one batch, which is ready, and the headers of the next.
+template <class K, class B>
+HWY_INLINE void UnpackAndRead(const uint8_t* HWY_RESTRICT src,
+                              const Ready<B>& ready, uint8_t* HWY_RESTRICT dst,
+                              Ready<B>& next, Finite& finite) {
+  using To = SinkOf<K>;
+  const uint8_t* ahead = src + kBatchOf<K> * sizeof(B);
+  if constexpr (K::kStream) PrefetchAhead(ahead, kBatchOf<K> * sizeof(B));
+  Scales<B> scale;
+  ReadScales<B, To>(ahead, kBatchOf<K>, scale, finite, Fields<B>());
+  for (size_t i = 0; i < kBatchOf<K>; ++i) {
+    ReadHeader<To>(BlockAt<B>(ahead, i), scale[i], next.header[i], Fields<B>());
+    To sink(dst + i * kOutBytes<K>);
+    Unpack<B>::Do(BlockAt<B>(src, i), ready.header[i], sink);
+  }
+}
+
+template <class K>
+HWY_INLINE void RunBetween(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                           uint8_t* HWY_RESTRICT dst, Finite& finite) {
+  using B = typename K::Block;
+  constexpr size_t kMost = kBatchOf<K>;
+  Ready<B> ready[2];
+  Ready<B>* now = ready;
+  Ready<B>* next = ready + 1;
+  while (blocks > 0) {
+    size_t n = HWY_MIN(blocks, kMost);
+    MakeReadyFor<K>(src, n, *now, finite);
+    for (; blocks >= 2 * kMost; blocks -= kMost) {
+      UnpackAndRead<K>(src, *now, dst, *next, finite);
+      src += kMost * sizeof(B);
+      dst += kMost * kOutBytes<K>;
+      std::swap(now, next);
+    }
+    UnpackReady<K>(src, n, *now, dst, Fields<B>());
+    src += n * sizeof(B);
+    dst += n * kOutBytes<K>;
+    blocks -= n;
+  }
+}
+
 // Where Unpack makes vectors of a block.
 template <class B, class Sink>
 constexpr bool kMakes = requires {
@@ -621,6 +682,10 @@ HWY_INLINE Finite RunFinite(const uint8_t* HWY_RESTRICT src, size_t blocks,
         dst += done * kTo;
         blocks -= done;
       }
+    }
+    if constexpr (kHeadersBetween<B, SinkOf<K>>) {
+      RunBetween<K>(src, blocks, dst, finite);
+      return finite;
     }
     // (Counted by `blocks` alone, one block of IQ1_M takes 6 ns more.)
     const uint8_t* const end = src + blocks * sizeof(B);
