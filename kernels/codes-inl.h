@@ -427,19 +427,29 @@ struct NibblesOf {
 template <class Map, class Value>
 NibblesOf(const uint8_t*, Map, Value) -> NibblesOf<Map, Value>;
 
-// rows(0) to rows(kRows - 1), which are NibblesOf.
-template <size_t kRows, class Rows, class Sink>
-HWY_INLINE void PutNibbleRows(const Rows& rows, Sink& sink) {
+// Two rows, the low and the high nibbles of 32 bytes, which stand for
+// themselves, and their formulas.
+template <class Value>
+struct TwoNibblesOf {
+  const uint8_t* p;
+  Value value0, value1;
+};
+template <class Value>
+TwoNibblesOf(const uint8_t*, Value, Value) -> TwoNibblesOf<Value>;
+
+// rows(0) to rows(n - 1), which are such.
+template <size_t n, class Rows, class Sink>
+HWY_INLINE void PutNibbles(const Rows& rows, Sink& sink) {
   if constexpr (Sink::kTablesAhead > 0) {
-    decltype(Sink::MadeReady(rows(0))) ready[kRows];
-    ForEach(kTimes<kRows + Sink::kTablesAhead>, [&](auto i) DEQUANT_LAMBDA {
-      constexpr size_t kAhead = Sink::kTablesAhead;
-      if constexpr (i() < kRows) ready[i()] = Sink::MadeReady(rows(i()));
+    using Ready = decltype(Sink::MadeReady(rows(0)));
+    constexpr size_t kAhead = Sink::kTablesAhead / Ready::kTables;
+    Ready ready[n];
+    ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
+      if constexpr (i() < n) ready[i()] = Sink::MadeReady(rows(i()));
       if constexpr (i() >= kAhead) sink.Put(ready[i() - kAhead]);
     });
   } else {
-    EachOf(kTimes<kRows>,
-           [&](size_t i) DEQUANT_LAMBDA { sink.NibbleRow(rows(i)); });
+    EachOf(kTimes<n>, [&](size_t i) DEQUANT_LAMBDA { sink.Nibbles(rows(i)); });
   }
 }
 

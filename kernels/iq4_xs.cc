@@ -110,7 +110,7 @@ struct Unpack<IQ4_XS> {
     const auto row = [&](size_t j) DEQUANT_LAMBDA {
       return NibblesOf{b.qs + 16 * j, value, Formula(h.scale[j])};
     };
-    PutNibbleRows<8>(row, sink);
+    PutNibbles<8>(row, sink);
   }
 };
 

@@ -74,12 +74,12 @@ struct Unpack<MXFP4> {
   HWY_INLINE static void Do(const MXFP4& b, const Header& h, Sink& sink) {
     if constexpr (Sink::kKnownValues) {
       const auto& values = kScaledFp4<MXFP4, typename Sink::KnownOfRow>;
-      sink.NibbleRow(b.qs, values.of[b.e]);
+      sink.Nibbles(b.qs, values.of[b.e]);
     } else {
       const auto value = [](Codes q) {
         return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
       };
-      sink.NibbleRow(NibblesOf{b.qs, value, Formula(h.scale)});
+      sink.Nibbles(NibblesOf{b.qs, value, Formula(h.scale)});
     }
   }
 };

@@ -67,10 +67,10 @@ struct Unpack<Q4_K> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q4_K& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<4>, [&](size_t pair) DEQUANT_LAMBDA {
-      sink.NibbleRows(b.qs + 32 * pair, h.Value(2 * pair),
-                      h.Value(2 * pair + 1));
-    });
+    const auto rows = [&](size_t i) DEQUANT_LAMBDA {
+      return TwoNibblesOf{b.qs + 32 * i, h.Value(2 * i), h.Value(2 * i + 1)};
+    };
+    PutNibbles<4>(rows, sink);
   }
 };
 

@@ -103,17 +103,17 @@ class Sink {
   // Where that is less work, T is computed once for each of the 16 codes, and
   // looked up.
   template <class Map, class Value>
-  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
+  HWY_INLINE void Nibbles(const NibblesOf<Map, Value>& row) {
     const Codes bytes = LoadCodes(row.p);
     PutPair(LowNibbles(bytes), HighNibbles(bytes), row.map, row.value);
   }
   static constexpr size_t kTablesAhead = 0;
   // Two rows, the low and the high nibbles of 32 bytes.
-  template <class Value0, class Value1>
-  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
-    const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
-    PutPair(LowNibbles(bytes0), LowNibbles(bytes1), Same(), value0);
-    PutPair(HighNibbles(bytes0), HighNibbles(bytes1), Same(), value1);
+  template <class Value>
+  HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
+    const Codes bytes0 = LoadCodes(rows.p), bytes1 = LoadCodes(rows.p + 16);
+    PutPair(LowNibbles(bytes0), LowNibbles(bytes1), Same(), rows.value0);
+    PutPair(HighNibbles(bytes0), HighNibbles(bytes1), Same(), rows.value1);
   }
   // Whether scales of nibbles that stand for themselves are not times kUnit.
   static constexpr bool kWidensNibbles = false;
@@ -127,7 +127,7 @@ class Sink {
       ValueBytes<std::conditional_t<sizeof(T) == 2, T, hwy::bfloat16_t>>;
   using KnownOfRow = Known;
 #if !HWY_HAVE_SCALABLE
-  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
+  HWY_INLINE void Nibbles(const uint8_t* p, const Known& values) {
     const auto codes = [&](auto tag, size_t i)
                            DEQUANT_LAMBDA { return NibblesOfRow(tag, p, i); };
     Halves(codes, values, values);

@@ -157,7 +157,7 @@ class Sink {
   static constexpr bool kByTable = sizeof(T) == 2;
 
   template <class Map, class Value>
-  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
+  HWY_INLINE void Nibbles(const NibblesOf<Map, Value>& row) {
     if constexpr (kByTable) {
       PutFromTable(NibblesOfRow(RowTag<8>(), row.p, 0), row.map, row.value);
     } else if constexpr (std::is_same_v<Map, Same>) {
@@ -171,18 +171,18 @@ class Sink {
     }
   }
   static constexpr size_t kTablesAhead = 0;
-  template <class Value0, class Value1>
-  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
+  template <class Value>
+  HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
     if constexpr (kByTable) {
-      const Codes bytes = LoadCodes(RowTag<8>(), p);
-      PutFromTable(LowNibbles(bytes), Same(), value0);
-      PutFromTable(HighNibbles(bytes), Same(), value1);
+      const Codes bytes = LoadCodes(RowTag<8>(), rows.p);
+      PutFromTable(LowNibbles(bytes), Same(), rows.value0);
+      PutFromTable(HighNibbles(bytes), Same(), rows.value1);
     } else {
-      const U32x8 a = WidenEight(p), b = WidenEight(p + 8);
-      const U32x8 c = WidenEight(p + 16), d = WidenEight(p + 24);
-      PutFour(Low4(a), Low4(b), Low4(c), Low4(d), value0, value0);
+      const U32x8 a = WidenEight(rows.p), b = WidenEight(rows.p + 8);
+      const U32x8 c = WidenEight(rows.p + 16), d = WidenEight(rows.p + 24);
+      PutFour(Low4(a), Low4(b), Low4(c), Low4(d), rows.value0, rows.value0);
       PutFour(hn::ShiftRight<4>(a), hn::ShiftRight<4>(b), hn::ShiftRight<4>(c),
-              hn::ShiftRight<4>(d), value1, value1);
+              hn::ShiftRight<4>(d), rows.value1, rows.value1);
     }
   }
   // Nibbles that stand for themselves are widened by the load, low and high
@@ -195,7 +195,7 @@ class Sink {
   using Known = ValueBytes<std::conditional_t<std::is_same_v<T, hwy::float16_t>,
                                               hwy::float16_t, hwy::bfloat16_t>>;
   using KnownOfRow = Known;
-  HWY_INLINE void NibbleRow(const uint8_t* p, const Known& values) {
+  HWY_INLINE void Nibbles(const uint8_t* p, const Known& values) {
     PutFromTable(NibblesOfRow(InterleavedRow(), p, 0), LoadCodes(values.low),
                  LoadCodes(values.high));
   }

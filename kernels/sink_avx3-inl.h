@@ -391,7 +391,7 @@ class Sink {
   }
 
   template <class Map, class Value>
-  HWY_INLINE void NibbleRow(const NibblesOf<Map, Value>& row) {
+  HWY_INLINE void Nibbles(const NibblesOf<Map, Value>& row) {
     const auto table = Table(row.map, row.value);
     if constexpr (kBySixteen) {
       PutOf16<0>(LoadCodes(row.p), table);
@@ -404,6 +404,7 @@ class Sink {
   // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
   static constexpr size_t kTablesAhead = sizeof(T) == 2 && kBySixteen ? 4 : 0;
   struct ReadyNibbles {
+    static constexpr size_t kTables = 1;
     hn::Vec<hn::Half<decltype(du16)>> codes;
     U16x32 table;
   };
@@ -416,10 +417,28 @@ class Sink {
     PutOf16<0>(row.codes, row.table);
     PutOf16<4>(row.codes, row.table);
   }
-  template <class Value0, class Value1>
-  HWY_INLINE void NibbleRows(const uint8_t* p, Value0 value0, Value1 value1) {
-    NibblesFrom<0>(p, value0, Table(Same(), value0));
-    NibblesFrom<4>(p, value1, Table(Same(), value1));
+  struct ReadyTwoNibbles {
+    static constexpr size_t kTables = 2;
+    hn::Vec<hn::Half<decltype(du16)>> codes0, codes1;
+    U16x32 table0, table1;
+  };
+  template <class Value>
+  HWY_INLINE static ReadyTwoNibbles MadeReady(const TwoNibblesOf<Value>& rows) {
+    const hn::Half<decltype(du16)> dhalf;
+    return {hn::PromoteTo(dhalf, LoadCodes(rows.p)),
+            hn::PromoteTo(dhalf, LoadCodes(rows.p + 16)),
+            Table(Same(), rows.value0), Table(Same(), rows.value1)};
+  }
+  HWY_INLINE void Put(const ReadyTwoNibbles& rows) {
+    PutOf16<0>(rows.codes0, rows.table0);
+    PutOf16<0>(rows.codes1, rows.table0);
+    PutOf16<4>(rows.codes0, rows.table1);
+    PutOf16<4>(rows.codes1, rows.table1);
+  }
+  template <class Value>
+  HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
+    NibblesFrom<0>(rows.p, rows.value0, Table(Same(), rows.value0));
+    NibblesFrom<4>(rows.p, rows.value1, Table(Same(), rows.value1));
   }
   static constexpr bool kWidensNibbles = false;
 
@@ -431,7 +450,7 @@ class Sink {
       std::conditional_t<sizeof(T) == 4, ValueScale, ValueWords<Known16>>;
   using KnownOfRow =
       std::conditional_t<sizeof(T) == 4, ValueScale, HalfOfValueWords<Known16>>;
-  HWY_INLINE void NibbleRow(const uint8_t* p, const KnownOfRow& values) {
+  HWY_INLINE void Nibbles(const uint8_t* p, const KnownOfRow& values) {
     const auto table = LoadTable(values);
     if constexpr (kBySixteen) {
       PutOf16<0>(LoadCodes(p), table);

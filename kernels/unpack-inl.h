@@ -512,7 +512,7 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
       return Unpack<B>::Nibbles(BlockAt<B>(blocks, i),
                                 ready.scale[i][kIndex]...);
     };
-    return PutNibbleRows<n()>(row, sink);
+    return PutNibbles<n()>(row, sink);
   }
   EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
     const B& block = BlockAt<B>(blocks, i);
@@ -520,7 +520,7 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
     if constexpr (requires { ready.header; }) {
       Unpack<B>::Do(block, ready.header[i], sink);
     } else if constexpr (kIsNibbles<B>) {
-      sink.NibbleRow(Unpack<B>::Nibbles(block, ready.scale[i][kIndex]...));
+      sink.Nibbles(Unpack<B>::Nibbles(block, ready.scale[i][kIndex]...));
     } else if constexpr (kIsRow<B>) {
       const auto value = Unpack<B>::Value(block, ready.scale[i][kIndex]...);
       if constexpr (kCodesFirst<B, To>) {
