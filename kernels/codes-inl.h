@@ -477,14 +477,17 @@ constexpr float kBitUnit = kUnit;
 // bytes for a half: their scales come times kSignedUnit.
 constexpr float kSignedUnit = DEQUANT_HAS_VBMI ? 0x1p-24f : 1.0f;
 
-// What codes stand for: themselves, one less or eight less.
+// What codes stand for, of vectors and of one code: themselves, one less, eight
+// less, or 16 values.
 struct Same {
+  static constexpr int Of(int code) { return code; }
   template <class V>
   HWY_INLINE V operator()(V q) const {
     return q;
   }
 };
 struct Minus1 {
+  static constexpr int Of(int code) { return code - 1; }
   template <class V>
   HWY_INLINE auto operator()(V q) const {
     return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 1)));
@@ -492,9 +495,18 @@ struct Minus1 {
 };
 
 struct Minus8 {
+  static constexpr int Of(int code) { return code - 8; }
   template <class V>
   HWY_INLINE auto operator()(V q) const {
     return hn::Sub(Signed(q), Signed(hn::Set(hn::DFromV<V>(), 8)));
+  }
+};
+
+template <const int8_t (&kOf)[16]>
+struct OneOf16 {
+  static constexpr int Of(int code) { return kOf[code]; }
+  HWY_INLINE SignedCodes operator()(Codes q) const {
+    return hn::TableLookupBytes(LoadCodes(kOf), Signed(q));
   }
 };
 
@@ -602,16 +614,19 @@ struct HalfScaled {
   }
 #endif
 };
-// By one that comes times kBitUnit, of values that are constant.
-struct HalfByBits : HalfScaled {
-  template <class D, class V>
-  HWY_INLINE V operator()(D d, V values) const {
-    if constexpr (kBitUnit != kUnit) {
-      values = hn::Mul(values, hn::Set(d, kUnit / kBitUnit));
-    }
-    return HalfScaled::operator()(d, values);
-  }
+// By one that comes times kBitUnit, of values that are constant and come times
+// kTimes.
+template <class Scale>
+struct ByBits : Scale {
+  static constexpr float kTimes = kUnit / kBitUnit;
 };
+template <class Scale>
+ByBits(Scale) -> ByBits<Scale>;
+template <class Value>
+constexpr float kTimesOf = 1;
+template <class Scale>
+constexpr float kTimesOf<ByBits<Scale>> = ByBits<Scale>::kTimes;
+
 // Whether output T needs no F32.
 template <typename T, class Value>
 constexpr bool kByHalf = HWY_HAVE_FLOAT16&& hwy::IsSame<T, hwy::float16_t>() &&
@@ -635,7 +650,10 @@ struct OffsetScaled {
 
 HWY_INLINE Scaled Formula(float scale) { return {scale}; }
 HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
-HWY_INLINE HalfByBits Formula(HalfByBits scale) { return scale; }
+template <class Scale>
+HWY_INLINE ByBits<Scale> Formula(ByBits<Scale> scale) {
+  return scale;
+}
 HWY_INLINE ScaledOffset Formula(ScaledOffset value) { return value; }
 HWY_INLINE ScaledOffset Formula(float scale, float offset) {
   return {scale, offset};

@@ -887,7 +887,7 @@ HWY_INLINE void PutOffsetRows(const uint16_t* index, const float* offset,
 }
 
 // Scales for them, of rows of 8: what Read gets, mended.
-constexpr float kRowUnit = HWY_TARGET == HWY_AVX2 ? 1.0f / kUnit : 1.0f;
+constexpr float kRowUnit = 1.0f / kBitUnit;
 // And for rows that the sink converts, if it does not look up values.
 template <class Sink>
 constexpr float kCodeUnit = Sink::kGroupTables ? 1.0f : kSignedUnit;

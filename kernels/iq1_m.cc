@@ -55,6 +55,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_M> {
+  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
   struct Header {

@@ -52,6 +52,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_S> {
+  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = true;
   struct Header {

@@ -54,6 +54,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_S> {
+  static constexpr bool kByBits = true;
   struct Header {
     float scale[16];
     [[no_unique_address]] BlockSigns signs;

@@ -51,6 +51,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_XS> {
+  static constexpr bool kByBits = true;
   struct Header {
     float scale[16];
     RowData signs;

@@ -51,6 +51,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_XXS> {
+  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
   struct Header {

@@ -45,10 +45,7 @@ template <>
 struct Unpack<IQ4_NL> {
   static constexpr bool kByBits = true;
   HWY_INLINE static auto Nibbles(const IQ4_NL& b, float d) {
-    const auto value = [](Codes q) {
-      return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
-    };
-    return NibblesOf{b.qs, value, HalfByBits{{d, b.d}}};
+    return NibblesOf{b.qs, OneOf16<kValuesIq4nl>(), ByBits{HalfScaled{d, b.d}}};
   }
 };
 

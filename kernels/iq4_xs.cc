@@ -104,11 +104,9 @@ struct Unpack<IQ4_XS> {
 
   template <class Sink>
   HWY_INLINE static void Do(const IQ4_XS& b, const Header& h, Sink& sink) {
-    const auto value = [](Codes q) {
-      return hn::TableLookupBytes(LoadCodes(kValuesIq4nl), Signed(q));
-    };
     const auto row = [&](size_t j) DEQUANT_LAMBDA {
-      return NibblesOf{b.qs + 16 * j, value, Formula(h.scale[j])};
+      return NibblesOf{b.qs + 16 * j, OneOf16<kValuesIq4nl>(),
+                       Formula(h.scale[j])};
     };
     PutNibbles<8>(row, sink);
   }

@@ -76,10 +76,7 @@ struct Unpack<MXFP4> {
       const auto& values = kScaledFp4<MXFP4, typename Sink::KnownOfRow>;
       sink.Nibbles(b.qs, values.of[b.e]);
     } else {
-      const auto value = [](Codes q) {
-        return hn::TableLookupBytes(LoadCodes(kValuesFp4), Signed(q));
-      };
-      sink.Nibbles(NibblesOf{b.qs, value, Formula(h.scale)});
+      sink.Nibbles(NibblesOf{b.qs, OneOf16<kValuesFp4>(), Formula(h.scale)});
     }
   }
 };

@@ -38,18 +38,27 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q1_0> {
+  static constexpr bool kByBits = true;
+
+  // Of a bit, below anything.
+  struct Sign {
+    static constexpr int Of(int code) { return code % 2 * 2 - 1; }
+    HWY_INLINE SignedCodes operator()(Codes q) const {
+      const Codes bit = hn::And(q, hn::Set(dcodes, 1));
+      return Minus1()(hn::Add(bit, bit));
+    }
+  };
+
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
+    const auto scale = ByBits{Scaled{d}};
     if constexpr (Sink::kSignRows) {
-      EachOf(kTimes<4>,
-             [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });
-    } else if constexpr (Sink::template kPackedRows<1>) {
-      const auto value = [](Codes bits) {
-        const Codes bit = hn::And(bits, hn::Set(dcodes, 1));
-        return Minus1()(hn::Add(bit, bit));
-      };
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
-        sink.template PackedRow<1>(b.qs + 4 * i, value, d);
+        sink.SignRow(b.qs + 4 * i, scale);
+      });
+    } else if constexpr (Sink::template kPackedRows<1>) {
+      EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
+        sink.template PackedRow<1>(b.qs + 4 * i, Sign(), scale);
       });
     } else {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
@@ -57,7 +66,7 @@ struct Unpack<Q1_0> {
           return hn::IfThenElseZero(CodeBits(tag, b.qs + 4 * i + at / 8),
                                     hn::Set(tag, 2));
         };
-        sink.RowOfMany(codes, Minus1(), d);
+        sink.RowOfMany(codes, Minus1(), scale);
       });
     }
   }

@@ -52,6 +52,7 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q3_K> {
+  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = true;
   template <class Sink>
@@ -121,9 +122,9 @@ struct Unpack<Q3_K> {
   }
 
   struct Minus4 {
-    static constexpr float kOf[8] = {-4 / kUnit, -3 / kUnit, -2 / kUnit,
-                                     -1 / kUnit, 0,          1 / kUnit,
-                                     2 / kUnit,  3 / kUnit};
+    static constexpr float kOf[8] = {
+        -4 / kBitUnit, -3 / kBitUnit, -2 / kBitUnit, -1 / kBitUnit, 0,
+        1 / kBitUnit,  2 / kBitUnit,  3 / kBitUnit};
     static constexpr uint8_t kInAll = 0;
   };
 

@@ -43,7 +43,7 @@ template <>
 struct Unpack<Q4_0> {
   static constexpr bool kByBits = true;
   HWY_INLINE static auto Nibbles(const Q4_0& b, float d) {
-    return NibblesOf{b.qs, Minus8(), HalfByBits{{d, b.d}}};
+    return NibblesOf{b.qs, Minus8(), ByBits{HalfScaled{d, b.d}}};
   }
 };
 

@@ -197,15 +197,14 @@ class Sink {
   }
   // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
   // stand for what `map` makes of them, where more than these have that scale.
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
+  template <int kFrom, class Fn, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, F scale) {
     TwoBitsOfMany<kFrom>(map, scale, bytes(dcodes, size_t{0}),
                          bytes(dcodes, size_t{16}));
   }
   // Of two groups of bytes.
-  template <int kFrom, class Map>
-  HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes0,
-                                Codes bytes1) {
+  template <int kFrom, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(Map map, F scale, Codes bytes0, Codes bytes1) {
     PairOfMany(Field<kFrom, 2>(bytes0), Field<kFrom, 2>(bytes1), map, scale);
   }
 

@@ -237,8 +237,8 @@ class Sink {
       put(Field<4, 2>(bytes), Field<6, 2>(bytes), 4);
     }
   }
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
+  template <int kFrom, class Fn, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, F scale) {
     if constexpr (kFourValues) {
       TwoBitsOfMany<kFrom>(map, scale, bytes(dcodes, size_t{0}),
                            bytes(dcodes, size_t{16}));
@@ -247,8 +247,8 @@ class Sink {
     }
   }
   // Of a row that has the order of LookedUpRow.
-  template <int kFrom, class Map>
-  HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes) {
+  template <int kFrom, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(Map map, F scale, Codes bytes) {
     if constexpr (kFourValues) {
       const Floats four = FourValues(map, Formula(scale));
       const hn::Repartition<uint16_t, decltype(dcodes)> d16;
@@ -261,9 +261,8 @@ class Sink {
       PutFromTable(Field<kFrom, 2>(bytes), map, Formula(scale));
     }
   }
-  template <int kFrom, class Map>
-  HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes0,
-                                Codes bytes1) {
+  template <int kFrom, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(Map map, F scale, Codes bytes0, Codes bytes1) {
     if constexpr (kFourValues) {
       const Floats four = FourValues(map, Formula(scale));
       PutTwoBits<kFrom>(bytes0, bytes1, four, four);
@@ -305,7 +304,8 @@ class Sink {
 
   // A row of bits, which are 1 or, clear, -1.
   static constexpr bool kSignRows = sizeof(T) == 2;
-  HWY_INLINE void SignRow(const uint8_t* p, float scale) {
+  template <class F>
+  HWY_INLINE void SignRow(const uint8_t* p, F scale) {
     const Floats one = Formula(scale)(df, hn::Set(df, 1 / kUnit));
     const U16x16 value = Narrowed(one, one);
     const U16x16 high = hn::ShiftRight<8>(value);

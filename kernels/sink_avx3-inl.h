@@ -79,6 +79,19 @@ struct FiveBitCodes {
 template <bool kSigned>
 inline constexpr FiveBitCodes<kSigned> kFiveBitCodes;
 
+// What a map makes of kCodes codes, again and again, for a formula.
+template <class Map, class Value, int kCodes>
+struct MappedCodes {
+  alignas(64) float of[16];
+  constexpr MappedCodes() : of{} {
+    for (int i = 0; i < 16; ++i) {
+      of[i] = static_cast<float>(Map::Of(i % kCodes)) * kTimesOf<Value>;
+    }
+  }
+};
+template <class Map, class Value, int kCodes>
+inline constexpr MappedCodes<Map, Value, kCodes> kMappedCodes;
+
 // The bit from which each of 16 nibbles starts in eight bytes.
 template <typename Lane>
 struct NibbleLanes {
@@ -604,8 +617,8 @@ class Sink {
     }
   }
 #endif
-  template <int kFrom, class Fn, class Map>
-  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, float scale) {
+  template <int kFrom, class Fn, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(const Fn& bytes, Map map, F scale) {
     if constexpr (sizeof(T) == 4) {
       TwoBitsOfMany<kFrom>(map, scale, bytes(dcodes, size_t{0}),
                            bytes(dcodes, size_t{16}));
@@ -613,9 +626,8 @@ class Sink {
       TwoBitsOfMany<kFrom>(map, scale, bytes(drow, size_t{0}));
     }
   }
-  template <int kFrom, class Map>
-  HWY_INLINE void TwoBitsOfMany(Map map, float scale, Codes bytes0,
-                                Codes bytes1) {
+  template <int kFrom, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(Map map, F scale, Codes bytes0, Codes bytes1) {
     if constexpr (sizeof(T) == 4) {
       const auto four = FourValues(map, Formula(scale));
       PutOf4<kFrom>(bytes0, four);
@@ -624,8 +636,8 @@ class Sink {
       TwoBitsOfMany<kFrom>(map, scale, hn::Combine(drow, bytes1, bytes0));
     }
   }
-  template <int kFrom, class Map>
-  HWY_INLINE void TwoBitsOfMany(Map map, float scale, RowCodes bytes) {
+  template <int kFrom, class Map, class F>
+  HWY_INLINE void TwoBitsOfMany(Map map, F scale, RowCodes bytes) {
     if constexpr (sizeof(T) == 4) {
       TwoBitsOfMany<kFrom>(map, scale, hn::LowerHalf(dcodes, bytes),
                            hn::UpperHalf(dcodes, bytes));
@@ -638,8 +650,8 @@ class Sink {
   // Codes of 2 bits at the bottom of lanes, as many as a vector has values, and
   // what stands for them. Above a code is anything.
   using CodeLane = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
-  template <class Map>
-  HWY_INLINE static auto ValuesOfFour(Map map, float scale) {
+  template <class Map, class F>
+  HWY_INLINE static auto ValuesOfFour(Map map, F scale) {
     if constexpr (sizeof(T) == 4) {
       return FourValues(map, Formula(scale));
     } else {
@@ -701,9 +713,11 @@ class Sink {
 
   // A row of bits, which are 1 or, clear, -1.
   static constexpr bool kSignRows = sizeof(T) == 2;
-  HWY_INLINE void SignRow(const uint8_t* p, float scale) {
-    const auto one = Narrow<T>(df, Broadcast(df, scale));
-    const U16x32 value = hn::Combine(du16, one, one);
+  template <class F>
+  HWY_INLINE void SignRow(const uint8_t* p, F scale) {
+    const Floats one = Formula(scale)(df, hn::Set(df, kTimesOf<F>));
+    const auto narrow = Narrow<T>(df, one);
+    const U16x32 value = hn::Combine(du16, narrow, narrow);
     const U16x32 minus = hn::Xor(value, hn::Set(du16, 0x8000));
     StoreRow(hn::IfThenElse(hn::Mask<decltype(du16)>{Load32(p)}, value, minus));
   }
@@ -842,10 +856,10 @@ class Sink {
     to_ += 32 * sizeof(T);
   }
 
-  // The values of 0 to 3, in every four lanes.
+  // What Map makes of 0 to 3, in every four lanes.
   template <class Map, class Value>
-  HWY_INLINE static Floats FourValues(Map map, Value value) {
-    return value(df, FloatsOf(map(LoadCodes(kFour))));
+  HWY_INLINE static Floats FourValues(Map, Value value) {
+    return value(df, hn::Load(df, kMappedCodes<Map, Value, 4>.of));
   }
 #if DEQUANT_HAS_VBMI
   template <int kRow, size_t kBits = 0>
@@ -895,10 +909,10 @@ class Sink {
       return Narrow<T>(df, value(df, q));
     }
   }
-  // What `map` makes of 0 to 15 as T. Of 16 bits, the upper half is anything.
+  // What Map makes of 0 to 15 as T. Of 16 bits, the upper half is anything.
   template <class Map, class Value>
-  HWY_INLINE static auto Table(Map map, Value value) {
-    const Floats q = FloatsOf(map(LoadCodes(kAllCodes)));
+  HWY_INLINE static auto Table(Map, Value value) {
+    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 16>.of);
     if constexpr (sizeof(T) == 4) {
       return value(df, q);
     } else {
@@ -907,8 +921,9 @@ class Sink {
   }
   // What it makes of 0 to 3, eight times.
   template <class Map, class Value>
-  HWY_INLINE static U16x32 TableOfFour(Map map, Value value) {
-    const auto four = Narrowed(FloatsOf(map(LoadCodes(kFour))), value);
+  HWY_INLINE static U16x32 TableOfFour(Map, Value value) {
+    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 4>.of);
+    const auto four = Narrowed(q, value);
     return hn::Combine(du16, four, four);
   }
   // A half of a row, in 32-bit lanes; above its codes is anything.

@@ -191,7 +191,7 @@ requires(!kPlainScales<B, Sink> && requires {
   Unpack<B>::kSignedRows;
 }) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
-requires(requires {
+requires(!kPlainScales<B, Sink> && requires {
   Unpack<B>::kByBits;
 }) constexpr float kScaleUnit<B, Sink> = kBitUnit;
 template <class B, class Sink>
