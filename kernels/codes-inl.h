@@ -142,6 +142,8 @@ HWY_INLINE V BitsFrom(V v, const uint8_t* from) {
   const auto bit = hn::LoadU(hn::DFromV<V>(), from).raw;
   if constexpr (sizeof(v.raw) == 16) {
     return V{_mm_multishift_epi64_epi8(bit, v.raw)};
+  } else if constexpr (sizeof(v.raw) == 64) {
+    return V{_mm512_multishift_epi64_epi8(bit, v.raw)};
   } else {
     return V{_mm256_multishift_epi64_epi8(bit, v.raw)};
   }

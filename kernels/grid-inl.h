@@ -166,11 +166,6 @@ HWY_INLINE Words LoadHalfWords(const uint8_t* p) {
   return hn::PromoteTo(dwords,
                        hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
 }
-HWY_INLINE auto ScalesOf(Words codes, float d) {
-  const hn::Rebind<float, decltype(dwords)> df;
-  const hn::Rebind<int32_t, decltype(dwords)> di;
-  return hn::Mul(hn::ConvertTo(df, hn::BitCast(di, codes)), hn::Set(df, d));
-}
 // (Their tag, as SVE's vectors are longer.)
 template <class V>
 HWY_INLINE void StoreScales(V scales, float* HWY_RESTRICT to) {
@@ -189,27 +184,78 @@ HWY_INLINE auto SignFields(Words w) {
   return hn::BitCast(dword_bytes, hn::Or(first, last));
 #endif
 }
-HWY_INLINE auto WordScales(Words w, float d) {
-  return ScalesOf(hn::Or(hn::ShiftRight<27>(w), hn::Set(dwords, 1)), d);
-}
+#if DEQUANT_HAS_VBMI
+// Where multishift finds scales of kBits bits for bit 16 of 32-bit lanes: four
+// in each kGroup bits of what all lanes have, or one of each lane, from kFrom.
+template <int kBits, int kGroup, int kFrom = 0>
+struct ScaleBits {
+  alignas(64) uint8_t from[64];
+  constexpr ScaleBits() : from{} {
+    for (int i = 0; i < 16; ++i) {
+      from[4 * i + 2] = static_cast<uint8_t>(
+          kGroup == 0 ? (32 * i + kFrom) % 64
+                      : (i / 4 * kGroup + i % 4 * kBits) % 64);
+    }
+  }
+};
+template <int kBits, int kGroup, int kFrom = 0>
+inline constexpr ScaleBits<kBits, kGroup, kFrom> kScaleBits;
 
-// Scale i = d * (2 * code[i] + 1), of codes below 16.
-HWY_INLINE void OddScales(U8x16 codes, float d, float* HWY_RESTRICT scales) {
-#if DEQUANT_HAS_VBMI
-  const U8x16 odd = BitsOf<FieldMatrix(0, 4, 1, 4), 1>(codes);
+// d * unit * (2 code + 1), of a power of two. Such a code with a bit below it
+// is as many units of a float, which needs no conversion.
+template <int kBits, class DF, class V>
+HWY_INLINE hn::Vec<DF> OddScales(DF df, V bytes, const uint8_t* from, float d,
+                                 float unit) {
+  const hn::RebindToUnsigned<DF> du;
+  const auto least = hn::Set(df, 256 * unit);
+  const auto bit = hn::Or(hn::BitCast(du, least), hn::Set(du, 1 << 15));
+  const auto codes = hn::BitCast(du, BitsFrom(bytes, from));
+  const auto odd = hn::OrAnd(bit, codes, hn::Set(du, ((1 << kBits) - 1) << 16));
+  return hn::Mul(hn::Sub(hn::BitCast(df, odd), least), hn::Set(df, d));
+}
+template <int kBits, int kFrom>
+HWY_INLINE auto WordScales(Words w, float d, float unit) {
+  return OddScales<kBits>(hn::Rebind<float, decltype(dwords)>(),
+                          hn::BitCast(dword_bytes, w),
+                          kScaleBits<kBits, 0, kFrom>.from, d, unit);
+}
+// 8 or 16 scales of kBits bits, four in each 16 bits.
+template <size_t kScales, int kBits>
+HWY_INLINE void StoreOddScales(const uint8_t* p, float d, float unit,
+                               float* HWY_RESTRICT scales) {
+  const hn::FixedTag<float, kScales> df;
+  const hn::Repartition<uint64_t, decltype(df)> d64;
+  const hn::Repartition<uint8_t, decltype(df)> d8;
+  const uint64_t all = kScales == 8 ? Load32(p) : Load64(p);
+  hn::StoreU(OddScales<kBits>(df, hn::BitCast(d8, hn::Set(d64, all)),
+                              kScaleBits<kBits, 16>.from, d, unit),
+             df, scales);
+}
 #else
+template <int kBits, int kFrom>
+HWY_INLINE auto WordScales(Words w, float d, float unit) {
+  const Words odd = hn::Or(LaneField<kFrom, kBits, 1>(w), hn::Set(dwords, 1));
+  const hn::Rebind<float, decltype(dwords)> df;
+  const hn::Rebind<int32_t, decltype(dwords)> di;
+  return hn::Mul(hn::ConvertTo(df, hn::BitCast(di, odd)),
+                 hn::Set(df, d * unit));
+}
+// 8 or 16 scales of kBits bits, four in each 16 bits; 8 others behind 8.
+template <size_t kScales, int kBits>
+HWY_INLINE void StoreOddScales(const uint8_t* p, float d, float unit,
+                               float* HWY_RESTRICT scales) {
+  const U8x16 bytes =
+      kScales == 8 ? hn::BitCast(du8, hn::Set(du32, Load32(p))) : Load8Bytes(p);
+  U8x16 codes;
+  if constexpr (kBits == 4) {
+    codes = hn::InterleaveLower(du8, LowNibbles(bytes), HighNibbles(bytes));
+  } else {
+    codes = LowerFields<kBits>(hn::BitCast(du16, bytes));
+  }
   const U8x16 odd = hn::Or(hn::Add(codes, codes), hn::Set(du8, 1));
-#endif
-  Scales16(Signed(odd), d, scales);
+  Scales16(Signed(odd), d * unit, scales);
 }
-// The nibbles of the lower 8 bytes, low ones first.
-HWY_INLINE U8x16 Nibbles(U8x16 bytes) {
-#if DEQUANT_HAS_VBMI
-  return LowerFields<4>(hn::BitCast(du16, bytes));
-#else
-  return hn::InterleaveLower(du8, LowNibbles(bytes), HighNibbles(bytes));
 #endif
-}
 
 // 7 sign bits to 8: the number of minus signs is even.
 template <class V>

@@ -76,9 +76,8 @@ struct Unpack<IQ1_M> {
 
   template <class Sink>
   HWY_INLINE static void Read(const IQ1_M& b, float d, Header& h) {
-    const U16x8 words = hn::BitCast(du16, Load8Bytes(b.scales));
-    OddScales(LowerFields<3>(words), d * (0.125f * kRowUnit * kCodeUnit<Sink>),
-              h.scale);
+    StoreOddScales<16, 3>(b.scales, d, 0.125f * kRowUnit * kCodeUnit<Sink>,
+                          h.scale);
     const U8x16 qh = Load16Bytes(b.qh);
     const U8x16 low = LowNibbles(qh), high = HighNibbles(qh);
     ReadHalf<Sink>(b.qs, hn::InterleaveLower(du8, low, high), 0, h);

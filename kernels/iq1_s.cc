@@ -75,8 +75,8 @@ struct Unpack<IQ1_S> {
     StoreIndices(Load16Bytes(b.qs + 16), UpperFields<3>(qh), h.row + 16);
     EachOf(kTimes<8 / kWords>, [&](size_t i) DEQUANT_LAMBDA {
       const Words words = LoadHalfWords(b.qh + 2 * kWords * i);
-      const Words odd = hn::Or(LaneField<12, 3, 1>(words), hn::Set(dwords, 1));
-      StoreScales(ScalesOf(odd, d * (0.125f * kRowUnit)), h.scale + kWords * i);
+      StoreScales(WordScales<3, 12>(words, d, 0.125f * kRowUnit),
+                  h.scale + kWords * i);
       StoreScales(Offsets(words), h.offset + kWords * i);
     });
   }

@@ -63,8 +63,8 @@ struct Unpack<IQ2_S> {
 
   template <class Sink>
   HWY_INLINE static void Read(const IQ2_S& b, float d, Header& h) {
-    OddScales(Nibbles(Load8Bytes(b.scales)),
-              d * (0.125f * kRowUnit * kCodeUnit<Sink>), h.scale);
+    StoreOddScales<16, 4>(b.scales, d, 0.125f * kRowUnit * kCodeUnit<Sink>,
+                          h.scale);
 #if HWY_TARGET <= HWY_AVX3
     StoreIndices(b.qs, b.qh, h.row);
 #else

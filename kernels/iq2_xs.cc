@@ -63,7 +63,7 @@ struct Unpack<IQ2_XS> {
   };
 
   HWY_INLINE static void Read(const IQ2_XS& b, float d, Header& h) {
-    OddScales(Nibbles(Load8Bytes(b.scales)), d * (0.125f * kRowUnit), h.scale);
+    StoreOddScales<16, 4>(b.scales, d, 0.125f * kRowUnit, h.scale);
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const U16x8 w0 = Load8Words(b.qs + 32 * half);
       const U16x8 w1 = Load8Words(b.qs + 32 * half + 16);

@@ -72,7 +72,7 @@ struct Unpack<IQ2_XXS> {
       const Words words =
           hn::ConcatOdd(dwords, LoadWords(qs + 4 * kWords), LoadWords(qs));
       StoreSigns(EvenSigns(SignFields(words)), i, h.signs);
-      const auto scales = WordScales(words, d * (0.125f * kRowUnit));
+      const auto scales = WordScales<4, 28>(words, d, 0.125f * kRowUnit);
 #if DEQUANT_HAS_VBMI
       if constexpr (Sink::kGroupTables) {
         return Sink::template StoreFours<Iq2Codes>(scales, h.four);

@@ -54,7 +54,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ3_S> {
   struct Header {
-    float scale[16];  // the second half repeats the first
+    float scale[16];  // of which eight are wanted
     [[no_unique_address]] BlockSigns signs;
 #if DEQUANT_HAS_VBMI
     FoundRows rows;
@@ -65,8 +65,7 @@ struct Unpack<IQ3_S> {
 
   template <class Sink>
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
-    const U8x16 scales = hn::BitCast(du8, hn::Set(du32, Load32(b.scales)));
-    OddScales(Nibbles(scales), d * kCodeUnit<Sink>, h.scale);
+    StoreOddScales<8, 4>(b.scales, d, kCodeUnit<Sink>, h.scale);
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       // 2 code, or 2 code + 1

@@ -64,7 +64,7 @@ struct Unpack<IQ3_XXS> {
     EachOf(kTimes<8 / kWords>, [&](size_t i) DEQUANT_LAMBDA {
       const Words words = LoadWords(b.words + 4 * kWords * i);
       StoreSigns(EvenSigns(SignFields(words)), i, h.signs);
-      StoreScales(WordScales(words, d * (0.25f * kCodeUnit<Sink>)),
+      StoreScales((WordScales<4, 28>(words, d, 0.25f * kCodeUnit<Sink>)),
                   h.scale + kWords * i);
     });
 #if DEQUANT_HAS_VBMI
