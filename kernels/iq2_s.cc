@@ -55,6 +55,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ2_S> {
   static constexpr bool kByBits = true;
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
   struct Header {
     float scale[16];
     [[no_unique_address]] BlockSigns signs;

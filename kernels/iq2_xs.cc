@@ -52,6 +52,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ2_XS> {
   static constexpr bool kByBits = true;
+  template <class Sink>
+  static constexpr bool kHeadersBetween = true;
   struct Header {
     float scale[16];
     RowData signs;
