@@ -57,7 +57,8 @@ template <>
 struct Unpack<IQ1_M> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
+  static constexpr bool kHeadersBetween =
+      HWY_TARGET <= HWY_AVX3&& Sink::kGroupTables;
   struct Header {
     float scale[16];
     RowData delta;  // offsets, or signs

@@ -54,7 +54,7 @@ template <>
 struct Unpack<IQ1_S> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3;
   struct Header {
     float scale[8];
     float offset[8];

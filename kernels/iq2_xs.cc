@@ -53,7 +53,7 @@ template <>
 struct Unpack<IQ2_XS> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3;
   struct Header {
     float scale[16];
     RowData signs;

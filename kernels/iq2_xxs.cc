@@ -53,7 +53,8 @@ template <>
 struct Unpack<IQ2_XXS> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween = sizeof(typename Sink::Value) == 2;
+  static constexpr bool kHeadersBetween =
+      HWY_TARGET <= HWY_AVX3&& Sink::kGroupTables;
   struct Header {
     union {
       float scale[8];

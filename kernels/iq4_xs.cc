@@ -57,7 +57,9 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<IQ4_XS> {
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3 ||
+                                          (HWY_TARGET == HWY_AVX2 &&
+                                           Sink::kGroupTables);
   static constexpr bool kByBits = true;
   struct Header {
     // Where all of a vector is stored, its second half repeats the first.

@@ -54,7 +54,7 @@ template <>
 struct Unpack<Q3_K> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3;
   template <class Sink>
   static constexpr bool kCodesFirst = Sink::kCodesFirst && !Sink::kGroupTables;
 

@@ -55,7 +55,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q4_K> {
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX2;
   using Header = HeaderK;
   static constexpr bool kSubtracts = true;
   template <class Sink>

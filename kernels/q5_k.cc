@@ -58,7 +58,7 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q5_K> {
   template <class Sink>
-  static constexpr bool kHeadersBetween = true;
+  static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX2;
   static constexpr bool kSubtracts = true;
   template <class Sink>
   static constexpr bool kCodesFirst = Sink::kCodesFirst;

@@ -54,19 +54,18 @@ struct BitsK {
 inline constexpr BitsK kBitsK;
 #endif
 
-// Of eight rows.
+// Of eight rows: scales and minimums in turn, as many as are made of one
+// vector.
 struct HeaderK {
   float of[16];
-  // Where all are made at once, they are in turn.
-  static constexpr size_t kStep = DEQUANT_HAS_VBMI ? 2 : 1;
-  static constexpr size_t kOffsets = DEQUANT_HAS_VBMI ? 1 : 8;
+  static constexpr size_t kInTurn = DEQUANT_HAS_VBMI ? 1 : HWY_ARCH_X86 ? 4 : 8;
   HWY_INLINE ScaledOffset Value(size_t j) const {
-    return Formula(of[kStep * j], of[kOffsets + kStep * j]);
+    const size_t scale = j / kInTurn * 2 * kInTurn + j % kInTurn;
+    return Formula(of[scale], of[scale + kInTurn]);
   }
 };
 
-// d[0] * scale j and d[1] * minimum j; all at once, on bytes or on four 32-bit
-// words.
+// d[0] * scale j and d[1] * minimum j.
 HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
 #if DEQUANT_HAS_VBMI
   // Four of the block's quants come along.
@@ -84,30 +83,40 @@ HWY_INLINE void ScalesMinsK(const uint8_t* s, const float* d, HeaderK& h) {
   int64_t both;
   std::memcpy(&both, d, sizeof(both));
   hn::StoreU(hn::Mul(value, hn::BitCast(df, hn::Set(di64, both))), df, h.of);
-#else
-  alignas(16) uint32_t codes[4];
-#if HWY_ARCH_X86
-  // Four of the block's quants come along.
-  const hn::FixedTag<uint32_t, 4> du32;
-  alignas(16) static constexpr uint32_t kLowFrom[4] = {0, 0, 0, 4};
-  alignas(16) static constexpr uint32_t kIsLow[4] = {0x3F3F3F3F, 0x0F0F0F0F,
-                                                     0x3F3F3F3F, 0x0F0F0F0F};
-  alignas(16) static constexpr uint32_t kIsHigh[4] = {0, 0x30303030, 0,
-                                                      0x30303030};
-  const auto w = hn::BitCast(du32, Load16Bytes(s));
-  const auto low = hn::Shr(hn::Per4LaneBlockShuffle<2, 1, 2, 0>(w),
-                           hn::Load(du32, kLowFrom));
-  const auto high = hn::ShiftRight<2>(hn::Per4LaneBlockShuffle<1, 1, 0, 0>(w));
-  hn::Store(hn::OrAnd(hn::And(low, hn::Load(du32, kIsLow)), high,
-                      hn::Load(du32, kIsHigh)),
-            du32, codes);
+#elif HWY_ARCH_X86
+  // In integer registers, as vectors have more to do.
+  const uint64_t first = Load64(s), last = Load32(s + 8);
+  const uint64_t low = (last | last << 28) & 0x0F0F0F0F0F0F0F0F;
+  const uint64_t high = first >> 2 & 0x3030303030303030;
+  // Four scales and four minimums.
+  const auto put = [&](auto df, uint64_t codes,
+                       float* HWY_RESTRICT to) DEQUANT_LAMBDA {
+    const auto times = [&](uint64_t bytes, auto by) DEQUANT_LAMBDA {
+      const hn::DFromV<decltype(by)> df;
+      const hn::RebindToSigned<decltype(df)> di;
+      const auto v = hn::Set(hn::FixedTag<uint64_t, 2>(), bytes);
+      const auto q = hn::ResizeBitCast(hn::Rebind<uint8_t, decltype(df)>(), v);
+      return hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di, q)), by);
+    };
+    const hn::FixedTag<float, 4> df4;
+    const auto d0 = hn::Set(df4, d[0]), d1 = hn::Set(df4, d[1]);
+    if constexpr (hn::MaxLanes(df) == 8) {
+      hn::StoreU(times(codes, hn::Combine(df, d1, d0)), df, to);
+    } else {
+      hn::StoreU(times(codes, d0), df, to);
+      hn::StoreU(times(codes >> 32, d1), df, to + 4);
+    }
+  };
+  const hn::CappedTag<float, 8> df;
+  put(df, first & 0x3F3F3F3F3F3F3F3F, h.of);
+  put(df, low | high, h.of + 8);
 #else  // the others have fewer pipes for vectors
+  alignas(16) uint32_t codes[4];
   const uint32_t w0 = Load32(s), w1 = Load32(s + 4), w2 = Load32(s + 8);
   codes[0] = w0 & 0x3F3F3F3F;
   codes[1] = (w2 & 0x0F0F0F0F) | (w0 >> 2 & 0x30303030);
   codes[2] = w1 & 0x3F3F3F3F;
   codes[3] = (w2 >> 4 & 0x0F0F0F0F) | (w1 >> 2 & 0x30303030);
-#endif
   const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
   const hn::CappedTag<float, 8> df;
   const hn::RebindToSigned<decltype(df)> di32;

@@ -68,7 +68,7 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kSubtracts = true;
 // and, if all rows are signed, so that scales come times kSignedUnit too, with
 //   static constexpr bool kSignedRows = true;
-// and, if headers are better read between codes, where there is AVX-512, with
+// and, if headers are better read between codes than before them, with
 //   template <class Sink>
 //   static constexpr bool kHeadersBetween = ...
 // and, if scales come times kBitUnit instead, with
@@ -579,12 +579,10 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
 // Whether headers of a batch are read between the codes of the one before.
 template <class B, class Sink>
 constexpr bool kHeadersBetween = false;
-#if HWY_TARGET <= HWY_AVX3
 template <class B, class Sink>
 requires requires { Unpack<B>::template kHeadersBetween<Sink>; }
 constexpr bool kHeadersBetween<B, Sink> =
     Unpack<B>::template kHeadersBetween<Sink>;
-#endif
 
 // The codes of one batch, which is ready, and the headers of the next.
 template <class K, class B>
