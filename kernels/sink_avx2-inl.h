@@ -170,7 +170,49 @@ class Sink {
               row.value);
     }
   }
-  static constexpr size_t kTablesAhead = 0;
+  // In two steps, as AVX-512 does it.
+  static constexpr size_t kTablesAhead = kByTable ? 3 : 0;
+  struct ReadyNibbles {
+    static constexpr size_t kTables = 1;
+    Codes row, low, high;
+  };
+  template <class Map, class Value>
+  HWY_INLINE static ReadyNibbles MadeReady(const NibblesOf<Map, Value>& row) {
+    ReadyNibbles ready;
+    ready.row = NibblesOfRow(RowTag<8>(), row.p, 0);
+    MakeTable(row.map, row.value, [&](Codes low, Codes high) DEQUANT_LAMBDA {
+      ready.low = low;
+      ready.high = high;
+    });
+    return ready;
+  }
+  HWY_INLINE void Put(const ReadyNibbles& row) {
+    PutFromTable(row.row, row.low, row.high);
+  }
+  struct ReadyTwoNibbles {
+    static constexpr size_t kTables = 2;
+    ReadyNibbles row0, row1;
+  };
+  template <class Value>
+  HWY_INLINE static ReadyTwoNibbles MadeReady(const TwoNibblesOf<Value>& rows) {
+    const Codes bytes = LoadCodes(RowTag<8>(), rows.p);
+    ReadyTwoNibbles ready;
+    ready.row0.row = LowNibbles(bytes);
+    ready.row1.row = HighNibbles(bytes);
+    MakeTable(Same(), rows.value0, [&](Codes low, Codes high) DEQUANT_LAMBDA {
+      ready.row0.low = low;
+      ready.row0.high = high;
+    });
+    MakeTable(Same(), rows.value1, [&](Codes low, Codes high) DEQUANT_LAMBDA {
+      ready.row1.low = low;
+      ready.row1.high = high;
+    });
+    return ready;
+  }
+  HWY_INLINE void Put(const ReadyTwoNibbles& rows) {
+    Put(rows.row0);
+    Put(rows.row1);
+  }
   template <class Value>
   HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
     if constexpr (kByTable) {
@@ -508,17 +550,22 @@ class Sink {
   // A row of RowTag<8>, looked up in what `map` makes of 0 to 15.
   template <class Map, class Value0>
   HWY_INLINE void PutFromTable(Codes row, Map map, Value0 value) {
+    const auto use = [&](Codes low, Codes high)
+                         DEQUANT_LAMBDA { PutFromTable(row, low, high); };
+    MakeTable(map, value, use);
+  }
+  // use(low, high): the bytes of those.
+  template <class Map, class Value0, class Use>
+  HWY_INLINE static void MakeTable(Map map, Value0 value, const Use& use) {
     constexpr int kFirst1 = kIsBf16 ? 1 : 8, kStep = kIsBf16 ? 2 : 1;
     const auto q = map(LoadCodes(kAllCodes));
     const Floats v0 = value(df, Value(WidenTo<0, kStep, 3>(q)));
     const Floats v1 = value(df, Value(WidenTo<kFirst1, kStep, 3>(q)));
-    const auto use = [&](Codes low, Codes high)
-                         DEQUANT_LAMBDA { PutFromTable(row, low, high); };
     Split<uint64_t>(use, Narrowed(v0, v1), kLowHigh);
   }
   // -8 to 7 times a scale are eight magnitudes.
-  template <class Value0>
-  HWY_INLINE void PutFromTable(Codes row, Minus8, Value0 value) {
+  template <class Value0, class Use>
+  HWY_INLINE static void MakeTable(Minus8, Value0 value, const Use& use) {
     alignas(32) static constexpr float kMagnitudes[8] = {
         1 / kUnit, 2 / kUnit, 3 / kUnit, 4 / kUnit,
         5 / kUnit, 6 / kUnit, 7 / kUnit, 8 / kUnit};
@@ -537,9 +584,8 @@ class Sink {
     const Codes bytes = hn::BitCast(dcodes, words);
     const auto low = hn::TableLookupBytesOr0(bytes, hn::Load(dcodes, kOf.low));
     const auto high = hn::TableLookupBytes(bytes, hn::Load(dcodes, kOf.high));
-    PutFromTable(row, low,
-                 hn::Xor(hn::And(high, hn::Load(dcodes, kOf.kept)),
-                         hn::Load(dcodes, kOf.sign)));
+    use(low, hn::Xor(hn::And(high, hn::Load(dcodes, kOf.kept)),
+                     hn::Load(dcodes, kOf.sign)));
   }
   // Eight values and eight, BF16 in turn.
   HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {
