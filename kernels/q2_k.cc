@@ -69,6 +69,8 @@ struct Unpack<Q2_K> {
     sink.template TwoRowsOfFour<6>(b.qs + 32, values);
   }
 #else
+  template <class Sink>
+  static constexpr bool kHeadersBetween = HWY_TARGET == HWY_AVX2;
   struct Header {
     float scale[16], offset[16];
   };

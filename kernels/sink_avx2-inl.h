@@ -267,16 +267,21 @@ class Sink {
       PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
       PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
     } else {
-      const Codes bytes = LoadCodes(LookedUpRow(), p);
-      const auto put = [&](Codes q0, Codes q1, size_t i) DEQUANT_LAMBDA {
-        const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-          PutFromTable(IndexOf<TwoBitCodes, 16>(q0, 0), low, high);
-          PutFromTable(IndexOf<TwoBitCodes, 16>(q1, 1), low, high);
+      // Both tables first: rows wait for them.
+      Codes low[2], high[2];
+      ForEach(kTimes<2>, [&](auto i) DEQUANT_LAMBDA {
+        const auto use = [&](Codes l, Codes h) DEQUANT_LAMBDA {
+          low[i()] = l;
+          high[i()] = h;
         };
-        OfGroups<TwoBitCodes>(use, scale + i, offset + i);
-      };
-      put(Field<0, 2>(bytes), Field<2, 2>(bytes), 0);
-      put(Field<4, 2>(bytes), Field<6, 2>(bytes), 4);
+        OfGroups<TwoBitCodes>(use, scale + 4 * i(), offset + 4 * i());
+      });
+      const Codes bytes = LoadCodes(LookedUpRow(), p);
+      ForEach(kTimes<4>, [&](auto i) DEQUANT_LAMBDA {
+        const Codes q = Field<2 * static_cast<int>(i()), 2>(bytes);
+        PutFromTable(IndexOf<TwoBitCodes, 16>(q, i() % 2), low[i() / 2],
+                     high[i() / 2]);
+      });
     }
   }
   template <int kFrom, class Fn, class Map, class F>
