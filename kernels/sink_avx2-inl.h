@@ -82,6 +82,23 @@ struct TwoBitPlaces {
 };
 inline constexpr TwoBitPlaces kTwoBitPlaces;
 
+// For each nibble, of which bits 0 and 1 or 2 and 3 are a code: where the bytes
+// of its value are, of four F16, or of four F32 with BF16 above.
+template <bool kIsBf16>
+struct FourInNibbles {
+  alignas(32) uint8_t low[32];
+  alignas(32) uint8_t high[32];
+  constexpr FourInNibbles() : low{}, high{} {
+    for (int i = 0; i < 32; ++i) {
+      const int code = i % 16 < 4 ? i % 4 : i % 16 / 4;
+      low[i] = static_cast<uint8_t>(kIsBf16 ? 4 * code + 2 : 2 * code);
+      high[i] = static_cast<uint8_t>(low[i] + 1);
+    }
+  }
+};
+template <bool kIsBf16>
+inline constexpr FourInNibbles<kIsBf16> kFourInNibbles;
+
 // For -8 to 7 times a scale: where the bytes of their magnitudes are, which as
 // F16 are in order in each block, while those of BF16 are in turn four that
 // belong there and four of the other block; and what is kept and added of the
@@ -305,7 +322,7 @@ class Sink {
                 WidenTo<8, 1, 0, true>(q), WidenTo<4, 1, 0, true>(q),
                 WidenTo<12, 1, 0, true>(q));
     } else {
-      PutFromTable(Field<kFrom, 2>(bytes), map, Formula(scale));
+      PutFromFour(Field<kFrom, 2>(bytes), map, Formula(scale));
     }
   }
   template <int kFrom, class Map, class F>
@@ -341,11 +358,8 @@ class Sink {
           hn::Shr(hn::Set(du64, Load64(p)), hn::Load(du64, kShift));
       const Codes nibbles = hn::TableLookupBytes(
           hn::BitCast(dcodes, twice), hn::Load(dcodes, kTwoBitPlaces.nibble));
-      const auto code = [&](Codes q) DEQUANT_LAMBDA {
-        return map(hn::Or(Field<0, 2>(q), Field<2, 2>(q)));
-      };
-      PutFromTable(hn::And(nibbles, hn::Load(dcodes, kTwoBitPlaces.bits)), code,
-                   Formula(scale...));
+      PutFromFour(hn::And(nibbles, hn::Load(dcodes, kTwoBitPlaces.bits)), map,
+                  Formula(scale...));
     }
   }
 
@@ -364,13 +378,9 @@ class Sink {
     PutBytes(bytes(value), hn::Xor(bytes(high), minus));
   }
 
-  template <class Fn, class Map, class... F>
-  HWY_INLINE void RowOfMany(const Fn& codes, Map map, F... scale) {
-    PutFromTable(codes(LookedUpRow(), size_t{0}), map, Formula(scale...));
-  }
   template <class Map, class... F>
   HWY_INLINE void PairOfMany(Codes q0, Codes q1, Map map, F... scale) {
-    PutFromTable(InTurn(LookedUpRow(), q0, q1), map, Formula(scale...));
+    PutFromFour(InTurn(LookedUpRow(), q0, q1), map, Formula(scale...));
   }
 
   // Whether groups with few values have a table of them, not of codes below 16;
@@ -559,6 +569,21 @@ class Sink {
                          DEQUANT_LAMBDA { PutFromTable(row, low, high); };
     MakeTable(map, value, use);
   }
+  // The same of 0 to 3: kFourInNibbles are its codes.
+  template <class Map, class Value>
+  HWY_INLINE void PutFromFour(Codes row, Map map, Value value) {
+    const Floats four = FourValues(map, value);
+    Codes values;
+    if constexpr (kIsBf16) {
+      values = hn::BitCast(dcodes, RoundedBf16<T>(df, four));
+    } else {
+      const auto half = Narrow<T>(df, four);
+      values = hn::BitCast(dcodes, hn::Combine(du16, half, half));
+    }
+    constexpr const auto& kOf = kFourInNibbles<kIsBf16>;
+    PutFromTable(row, hn::TableLookupBytes(values, hn::Load(dcodes, kOf.low)),
+                 hn::TableLookupBytes(values, hn::Load(dcodes, kOf.high)));
+  }
   // use(low, high): the bytes of those.
   template <class Map, class Value0, class Use>
   HWY_INLINE static void MakeTable(Map map, Value0 value, const Use& use) {
@@ -610,6 +635,12 @@ class Sink {
     const auto split = hn::BitCast(
         du64,
         hn::TableLookupBytes(hn::BitCast(dcodes, values), LoadCodes(order)));
+    if constexpr (sizeof(Unit) == 8) {
+      // The low ones of both blocks in each, and the high ones.
+      const __m256i bytes = split.raw;
+      return use(Codes{_mm256_permute4x64_epi64(bytes, 0b10001000)},
+                 Codes{_mm256_permute4x64_epi64(bytes, 0b11011101)});
+    }
     const auto first =
         hn::BitCast(dunit, hn::ConcatLowerLower(du64, split, split));
     const auto second =
