@@ -240,7 +240,7 @@ HWY_INLINE auto WordScales(Words w, float d, float unit) {
   return hn::Mul(hn::ConvertTo(df, hn::BitCast(di, odd)),
                  hn::Set(df, d * unit));
 }
-// 8 or 16 scales of kBits bits, four in each 16 bits; 8 others behind 8.
+// 8 or 16 scales of kBits bits, four in each 16 bits; anything behind 8.
 template <size_t kScales, int kBits>
 HWY_INLINE void StoreOddScales(const uint8_t* p, float d, float unit,
                                float* HWY_RESTRICT scales) {
@@ -253,7 +253,11 @@ HWY_INLINE void StoreOddScales(const uint8_t* p, float d, float unit,
     codes = LowerFields<kBits>(hn::BitCast(du16, bytes));
   }
   const U8x16 odd = hn::Or(hn::Add(codes, codes), hn::Set(du8, 1));
-  Scales16(Signed(odd), d * unit, scales);
+  if constexpr (kScales == 8) {
+    Scales8(Signed(odd), d * unit, scales);
+  } else {
+    Scales16(Signed(odd), d * unit, scales);
+  }
 }
 #endif
 

@@ -62,7 +62,7 @@ struct Unpack<IQ4_XS> {
                                            Sink::kGroupTables);
   static constexpr bool kByBits = true;
   struct Header {
-    // Where all of a vector is stored, its second half repeats the first.
+    // Where a vector of 16 is stored, the first eight of it.
     alignas(32) float scale[DEQUANT_HAS_VBMI ? 8 : 16];
   };
 
@@ -100,7 +100,7 @@ struct Unpack<IQ4_XS> {
         hn::Set(du32, (low >> 4 & kNibbles) | (high << 2 & 0x30303030));
     const I8x16 codes = Signed(hn::InterleaveLower(du8, hn::BitCast(du8, even),
                                                    hn::BitCast(du8, odd)));
-    Scales16(hn::Sub(codes, hn::Set(di8, 32)), d, h.scale);
+    Scales8(hn::Sub(codes, hn::Set(di8, 32)), d, h.scale);
 #endif
   }
 

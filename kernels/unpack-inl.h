@@ -40,6 +40,18 @@ HWY_INLINE void Scales16(V codes, float d, float* HWY_RESTRICT scales) {
   sink(codes, hwy::IsSame<V, I8x16>() ? d : d * kUnit);
 }
 
+// Of the first eight; others stand behind them, or anything.
+HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
+#if HWY_TARGET == HWY_AVX2
+  const hn::FixedTag<float, 8> df;
+  const hn::RebindToSigned<decltype(df)> di;
+  const auto q = hn::ConvertTo(df, hn::PromoteTo(di, hn::LowerHalf(codes)));
+  hn::StoreU(hn::Mul(q, hn::Set(df, d)), df, scales);
+#else
+  Scales16(codes, d, scales);
+#endif
+}
+
 // One format: a kernel file specializes it with
 //   template <class Sink>
 //   static void Do(const B& block, float scale..., Sink& sink);
