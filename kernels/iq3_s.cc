@@ -65,7 +65,6 @@ struct Unpack<IQ3_S> {
 
   template <class Sink>
   HWY_INLINE static void Read(const IQ3_S& b, float d, Header& h) {
-    StoreOddScales<8, 4>(b.scales, d, kCodeUnit<Sink>, h.scale);
 #if DEQUANT_HAS_VBMI
     const auto value = [&]<int kFrom>(auto q) DEQUANT_LAMBDA {
       // 2 code, or 2 code + 1
@@ -79,6 +78,7 @@ struct Unpack<IQ3_S> {
       StoreIndices(Load16Bytes(b.qs + 16 * i), high, h.row + 16 * i);
     });
 #endif
+    StoreOddScales<8, 4>(b.scales, d, kCodeUnit<Sink>, h.scale);
     StoreSigns(b.signs, h.signs);
   }
 
