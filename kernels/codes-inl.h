@@ -617,17 +617,15 @@ struct HalfScaled {
 #endif
 };
 // By one that comes times kBitUnit, of values that are constant and come times
-// kTimes.
+// kTimesOf of it.
 template <class Scale>
-struct ByBits : Scale {
-  static constexpr float kTimes = kUnit / kBitUnit;
-};
+struct ByBits : Scale {};
 template <class Scale>
 ByBits(Scale) -> ByBits<Scale>;
 template <class Value>
 constexpr float kTimesOf = 1;
 template <class Scale>
-constexpr float kTimesOf<ByBits<Scale>> = ByBits<Scale>::kTimes;
+constexpr float kTimesOf<ByBits<Scale>> = kUnit / kBitUnit;
 
 // Whether output T needs no F32.
 template <typename T, class Value>

@@ -57,8 +57,8 @@ template <>
 struct Unpack<IQ1_M> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween =
-      HWY_TARGET <= HWY_AVX3&& Sink::kGroupTables;
+  static constexpr bool kHeadersBetween = Sink::kGroupTables &&
+                                          (HWY_TARGET <= HWY_AVX3);
   struct Header {
     float scale[16];
     RowData delta;  // offsets, or signs

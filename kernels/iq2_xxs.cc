@@ -53,8 +53,8 @@ template <>
 struct Unpack<IQ2_XXS> {
   static constexpr bool kByBits = true;
   template <class Sink>
-  static constexpr bool kHeadersBetween =
-      HWY_TARGET <= HWY_AVX3&& Sink::kGroupTables;
+  static constexpr bool kHeadersBetween = Sink::kGroupTables &&
+                                          (HWY_TARGET <= HWY_AVX3);
   struct Header {
     union {
       float scale[8];

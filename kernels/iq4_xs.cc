@@ -76,8 +76,8 @@ struct Unpack<IQ4_XS> {
     const hn::RebindToUnsigned<decltype(df)> du;
     const hn::Repartition<uint64_t, decltype(df)> du64;
     const hn::Repartition<uint8_t, decltype(df)> d8;
-    const hn::Vec<decltype(du)> codes{_mm256_multishift_epi64_epi8(
-        hn::Load(d8, kFrom).raw, hn::Set(du64, Load64(b.d)).raw)};
+    const auto head = hn::BitCast(d8, hn::Set(du64, Load64(b.d)));
+    const auto codes = hn::BitCast(du, BitsFrom(head, kFrom));
     // There a code is as many units of a float: no conversion, and kBitUnit is
     // taken back.
     constexpr float kUnits = 0x1p11f / kBitUnit;

@@ -51,8 +51,8 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q6_K> {
   template <class Sink>
-  static constexpr bool kHeadersBetween =
-      HWY_TARGET == HWY_AVX2&& Sink::kGroupTables;
+  static constexpr bool kHeadersBetween = Sink::kGroupTables &&
+                                          (HWY_TARGET == HWY_AVX2);
   static constexpr bool kSignedRows = true;
   template <class Sink>
   static constexpr bool kCodesFirst = Sink::kCodesFirst;

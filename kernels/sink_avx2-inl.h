@@ -176,7 +176,7 @@ class Sink {
   template <class Map, class Value>
   HWY_INLINE void Nibbles(const NibblesOf<Map, Value>& row) {
     if constexpr (kByTable) {
-      PutFromTable(NibblesOfRow(RowTag<8>(), row.p, 0), row.map, row.value);
+      Put(MadeReady(row));
     } else if constexpr (std::is_same_v<Map, Same>) {
       const U32x8 a = WidenEight(row.p), b = WidenEight(row.p + 8);
       PutFour(Low4(a), Low4(b), hn::ShiftRight<4>(a), hn::ShiftRight<4>(b),
@@ -195,13 +195,7 @@ class Sink {
   };
   template <class Map, class Value>
   HWY_INLINE static ReadyNibbles MadeReady(const NibblesOf<Map, Value>& row) {
-    ReadyNibbles ready;
-    ready.row = NibblesOfRow(RowTag<8>(), row.p, 0);
-    MakeTable(row.map, row.value, [&](Codes low, Codes high) DEQUANT_LAMBDA {
-      ready.low = low;
-      ready.high = high;
-    });
-    return ready;
+    return MadeReady(NibblesOfRow(RowTag<8>(), row.p, 0), row.map, row.value);
   }
   HWY_INLINE void Put(const ReadyNibbles& row) {
     PutFromTable(row.row, row.low, row.high);
@@ -213,18 +207,8 @@ class Sink {
   template <class Value>
   HWY_INLINE static ReadyTwoNibbles MadeReady(const TwoNibblesOf<Value>& rows) {
     const Codes bytes = LoadCodes(RowTag<8>(), rows.p);
-    ReadyTwoNibbles ready;
-    ready.row0.row = LowNibbles(bytes);
-    ready.row1.row = HighNibbles(bytes);
-    MakeTable(Same(), rows.value0, [&](Codes low, Codes high) DEQUANT_LAMBDA {
-      ready.row0.low = low;
-      ready.row0.high = high;
-    });
-    MakeTable(Same(), rows.value1, [&](Codes low, Codes high) DEQUANT_LAMBDA {
-      ready.row1.low = low;
-      ready.row1.high = high;
-    });
-    return ready;
+    return {MadeReady(LowNibbles(bytes), Same(), rows.value0),
+            MadeReady(HighNibbles(bytes), Same(), rows.value1)};
   }
   HWY_INLINE void Put(const ReadyTwoNibbles& rows) {
     Put(rows.row0);
@@ -233,9 +217,7 @@ class Sink {
   template <class Value>
   HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
     if constexpr (kByTable) {
-      const Codes bytes = LoadCodes(RowTag<8>(), rows.p);
-      PutFromTable(LowNibbles(bytes), Same(), rows.value0);
-      PutFromTable(HighNibbles(bytes), Same(), rows.value1);
+      Put(MadeReady(rows));
     } else {
       const U32x8 a = WidenEight(rows.p), b = WidenEight(rows.p + 8);
       const U32x8 c = WidenEight(rows.p + 16), d = WidenEight(rows.p + 24);
@@ -562,12 +544,16 @@ class Sink {
     to_ += 32;
   }
 
-  // A row of RowTag<8>, looked up in what `map` makes of 0 to 15.
-  template <class Map, class Value0>
-  HWY_INLINE void PutFromTable(Codes row, Map map, Value0 value) {
-    const auto use = [&](Codes low, Codes high)
-                         DEQUANT_LAMBDA { PutFromTable(row, low, high); };
-    MakeTable(map, value, use);
+  // A row of RowTag<8>, and the table of what `map` makes of 0 to 15.
+  template <class Map, class Value>
+  HWY_INLINE static ReadyNibbles MadeReady(Codes row, Map map, Value value) {
+    ReadyNibbles ready;
+    ready.row = row;
+    MakeTable(map, value, [&](Codes low, Codes high) DEQUANT_LAMBDA {
+      ready.low = low;
+      ready.high = high;
+    });
+    return ready;
   }
   // The same of 0 to 3: kFourInNibbles are its codes.
   template <class Map, class Value>

@@ -102,7 +102,8 @@ struct Unpack<TQ1_0> {
     const U8x64 bytes = hn::MaskedLoad(hn::FirstN(d8, 52), d8, b.qs);
     const U8x64 four = LookUp256(kDigits.four, bytes);
     const U8x64 fifth = LookUp256(kDigits.fifth, bytes);
-    const auto values = Sink::ValuesOfFour(Minus1(), ByBits{Scaled { d }});
+    const ByBits<Scaled> scale{{ d }};
+    const auto values = Sink::ValuesOfFour(Minus1(), scale);
     const auto widened = [&](const Places<Lane>& at, U8x64 v) DEQUANT_LAMBDA {
       const auto index = hn::SetTableIndices(d8, at.byte);
       return hn::BitCast(dl, hn::TableLookupLanes(v, index));

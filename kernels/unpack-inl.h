@@ -617,6 +617,8 @@ HWY_INLINE void UnpackAndRead(const uint8_t* HWY_RESTRICT src,
   }
 }
 
+// (As the loop of RunFinite, with a loop in it, 16 bits of IQ2_S took 5 %
+// longer and those of IQ1_M 3 %.)
 template <class K>
 HWY_INLINE void RunBetween(const uint8_t* HWY_RESTRICT src, size_t blocks,
                            uint8_t* HWY_RESTRICT dst, Finite& finite) {
