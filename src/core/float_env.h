@@ -13,6 +13,9 @@ namespace dequant {
 /// Sets round-to-nearest, no flushing and no traps for its lifetime.
 class DefaultFloatEnv {
  public:
+  /// Whether the calling thread has it already.
+  static bool IsSet() { return Get() == kDefault; }
+
   DefaultFloatEnv() : saved_(Get()) {
     if (saved_ != kDefault) Set(kDefault);
   }

@@ -15,11 +15,6 @@ std::span<const Format* const> Formats();
 std::span<const Format* const> FormatsById();
 
 /// nullptr if no kernel computes that type.
-inline const Format* FindFormat(int32_t id) {
-  // Calls for one block are frequent: no search.
-  static const std::span<const Format* const> by_id = FormatsById();
-  const auto i = static_cast<size_t>(static_cast<uint32_t>(id));
-  return i < by_id.size() ? by_id[i] : nullptr;
-}
+const Format* FindFormat(int32_t id);
 
 }  // namespace dequant

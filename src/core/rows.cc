@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <span>
 #include <system_error>
 
 #include "dequant/dequant.h"
@@ -86,8 +87,9 @@ void RunParts(int64_t n, const Work& work) {
 }
 
 // What is large enough for two threads, and maybe for no cache.
-HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
-                           uint8_t* to, int64_t blocks, int64_t threads) {
+HWY_NOINLINE Status RunLarge(const Format& format, const uint8_t* from,
+                             DType out, uint8_t* to, int64_t blocks,
+                             int threads) {
   const TypeInfo& type = format.type;
   const int64_t n = blocks * type.block_elements;
   const auto block_out = static_cast<size_t>(type.block_elements) * SizeOf(out);
@@ -96,7 +98,8 @@ HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
   const bool stream = kHasStream && !copied &&
                       static_cast<size_t>(n) >= kStreamBytes / SizeOf(out);
   const size_t target = TargetIndex();
-  const int64_t parts = std::min({n / ElementsPerThread(out), threads, blocks});
+  const int64_t most = threads > 0 ? threads : MaxThreads();
+  const int64_t parts = std::min({n / ElementsPerThread(out), most, blocks});
   const auto run_part = [=](int64_t part) {
     const int64_t each = blocks / parts, extra = blocks % parts;
     const auto begin = static_cast<size_t>(part * each + std::min(part, extra));
@@ -118,38 +121,68 @@ HWY_NOINLINE void RunLarge(const Format& format, const uint8_t* from, DType out,
   } else {
     RunParts(parts, run_part);
   }
+  return Status::kOk;
 }
 
-}  // namespace
+// Blocks on this thread, if its float environment is not the default.
+HWY_NOINLINE Status RunInDefault(RunFn run, const uint8_t* from, size_t blocks,
+                                 uint8_t* to) {
+  const DefaultFloatEnv env;
+  run(from, blocks, to);
+  return Status::kOk;
+}
 
-Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
-                  int64_t n, int threads) {
-  const Format* format = FindFormat(src_type);
-  if (format == nullptr) {
-    return FindType(src_type) ? Status::kNotConvertible : Status::kUnknownType;
-  }
+// (A call on a row or a block needs no register to survive a call then, and
+// saves none: up to 2 ns. So what is unusual has functions of its own.)
+HWY_INLINE Status RunFormat(const Format& format, const void* src, DType out,
+                            void* dst, int64_t n, int threads) {
   if (out != DType::kF32 && out != DType::kF16 && out != DType::kBF16) {
     return Status::kBadOutput;
   }
-  const TypeInfo& type = format->type;
+  const TypeInfo& type = format.type;
   const int64_t blocks = n / type.block_elements;
   if (n < 0 || blocks * type.block_elements != n) return Status::kPartialBlock;
   if (threads < 0) return Status::kBadThreads;
-  if (!ChooseTarget()) return Status::kBadTarget;
   if (n == 0) return Status::kOk;
   if (src == nullptr || dst == nullptr) return Status::kNullPointer;
 
   const auto* from = static_cast<const uint8_t*>(src);
   auto* to = static_cast<uint8_t*>(dst);
-  if (n < 2 * ElementsPerThread(out)) {
-    const DefaultFloatEnv env;
-    const RunFn run = format->kernel(out, false, TargetIndex());
-    run(from, static_cast<size_t>(blocks), to);
-  } else {
-    RunLarge(*format, from, out, to, blocks,
-             threads > 0 ? threads : MaxThreads());
+  if (n >= 2 * ElementsPerThread(out)) {
+    return RunLarge(format, from, out, to, blocks, threads);
   }
+  const RunFn run = format.kernel(out, false, TargetIndex());
+  const auto count = static_cast<size_t>(blocks);
+  if (!DefaultFloatEnv::IsSet()) return RunInDefault(run, from, count, to);
+  run(from, count, to);
   return Status::kOk;
+}
+
+// The first call, which chooses the target, and one with an unknown type.
+HWY_NOINLINE Status RunFirst(int32_t src_type, const void* src, DType out,
+                             void* dst, int64_t n, int threads) {
+  const Format* format = FindFormat(src_type);
+  if (format == nullptr) {
+    return FindType(src_type) ? Status::kNotConvertible : Status::kUnknownType;
+  }
+  if (!ChooseTarget()) return Status::kBadTarget;
+  return RunFormat(*format, src, out, dst, n, threads);
+}
+
+// Made when the library is loaded; until then each call is a first one.
+const std::span<const Format* const> formats_by_id = FormatsById();
+
+}  // namespace
+
+Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
+                  int64_t n, int threads) {
+  const size_t id = static_cast<uint32_t>(src_type);
+  const Format* format =
+      id < formats_by_id.size() ? formats_by_id[id] : nullptr;
+  if (format == nullptr || !IsTargetChosen()) {
+    return RunFirst(src_type, src, out, dst, n, threads);
+  }
+  return RunFormat(*format, src, out, dst, n, threads);
 }
 
 const char* ErrorString(Status s) {

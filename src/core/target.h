@@ -12,10 +12,12 @@ namespace dequant {
 extern std::atomic<int> target_index;
 bool ChooseTargetOnce();
 
+inline bool IsTargetChosen() { return target_index >= 0; }
+
 /// Makes Highway choose: what SetTarget() or DEQUANT_TARGET names, else the
 /// best. Called before a kernel is picked. False if DEQUANT_TARGET names a
 /// target that this CPU or build lacks.
-inline bool ChooseTarget() { return target_index >= 0 || ChooseTargetOnce(); }
+inline bool ChooseTarget() { return IsTargetChosen() || ChooseTargetOnce(); }
 
 /// Highway's index of the target that was chosen, which must be one.
 inline size_t TargetIndex() { return static_cast<size_t>(target_index.load()); }

@@ -1,4 +1,5 @@
-// A float environment that would spoil results: flush subnormals, round up.
+// A float environment that would spoil results, flush subnormals and round up,
+// or end the process: of the exceptions only that of inexact results is masked.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,12 @@ class HostileFloatEnv {
   HostileFloatEnv(const HostileFloatEnv&) = delete;
   HostileFloatEnv& operator=(const HostileFloatEnv&) = delete;
 
-  bool StillSet() const { return (Get() & kHostile) == kHostile; }
+  bool StillSet() const { return Get() == kHostile; }
 
  private:
 #if defined(__SSE2__)
-  static constexpr uint64_t kHostile = 0x1F80 | 0x8040 | 0x4000;
-  static uint64_t Get() { return _mm_getcsr(); }
+  static constexpr uint64_t kHostile = 0x1000 | 0x8040 | 0x4000;
+  static uint64_t Get() { return _mm_getcsr() & ~uint64_t{0x3F}; }
   static void Set(uint64_t w) { _mm_setcsr(static_cast<uint32_t>(w)); }
 #elif defined(__aarch64__)
   static constexpr uint64_t kHostile = 1u << 24 | 1u << 22;  // FZ, round up
