@@ -274,13 +274,14 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<hn::DFromV<V>>> ValuesOf(
 }
 
 // Codes i on, as many as D has, of a row of 32 in 16 bytes: the low nibbles of
-// kGroup bytes, then their high ones; less 16, if so, or from bit kTo of a byte
-// on, which only a row of AVX-512 has for nothing.
-template <size_t kGroup = 16, bool kMinus16 = false, int kTo = 0, class D>
+// kGroup bytes, then their high ones; with those bits above them (0xF0: less
+// 16), or from bit kTo of a byte on, which only a row of AVX-512 has for
+// nothing.
+template <size_t kGroup = 16, uint8_t kAbove = 0, int kTo = 0, class D>
 HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
   static_assert(kGroup == 16 || kGroup == 8);
   static_assert(kTo == 0 || (DEQUANT_HAS_VBMI && hn::MaxLanes(D()) == 32));
-  static_assert(!kMinus16 ||
+  static_assert(kAbove == 0 ||
                 (HWY_TARGET <= HWY_AVX3 && hn::MaxLanes(D()) == 32));
   const hn::Repartition<uint64_t, D> du64;
 #if HWY_TARGET <= HWY_AVX3
@@ -298,10 +299,11 @@ HWY_INLINE hn::Vec<D> NibblesOfRow(D d, const uint8_t* p, size_t i) {
     alignas(32) static constexpr uint64_t kMatrix[4] = {
         kLow, kGroup == 8 ? kHigh : kLow, kGroup == 8 ? kLow : kHigh, kHigh};
     return hn::Vec<D>{_mm256_gf2p8affine_epi64_epi8(
-        twice.raw, hn::Load(du64, kMatrix).raw, kMinus16 ? 0xF0 : 0)};
+        twice.raw, hn::Load(du64, kMatrix).raw, kAbove)};
 #endif
     const auto q = hn::BitCast(d, hn::Shr(twice, hn::Load(du64, kShift)));
-    return kMinus16 ? hn::Or(q, hn::Set(d, 0xF0)) : LowNibbles(q);
+    if constexpr (kAbove == 0xF0) return hn::Or(q, hn::Set(d, kAbove));
+    return hn::Or(LowNibbles(q), hn::Set(d, kAbove));
   }
 #endif
   const hn::Vec<D> bytes = LoadCodes(d, p);
@@ -439,15 +441,26 @@ struct TwoNibblesOf {
 template <class Value>
 TwoNibblesOf(const uint8_t*, Value, Value) -> TwoNibblesOf<Value>;
 
-// rows(0) to rows(n - 1), which are such.
+// rows(0) to rows(n - 1), which are such. They are made ready some tables
+// ahead, one or two rows at a time.
 template <size_t n, class Rows, class Sink>
 HWY_INLINE void PutNibbles(const Rows& rows, Sink& sink) {
   if constexpr (Sink::kTablesAhead > 0) {
-    using Ready = decltype(Sink::MadeReady(rows(0)));
+    constexpr bool kPairs = requires { Sink::MadeReady(rows(0), rows(1)); };
+    const auto made = [&](size_t i) DEQUANT_LAMBDA {
+      if constexpr (kPairs) {
+        return Sink::MadeReady(rows(2 * i), rows(2 * i + 1));
+      } else {
+        return Sink::MadeReady(rows(i));
+      }
+    };
+    using Ready = decltype(made(0));
+    constexpr size_t kTimesMade = kPairs ? n / 2 : n;
     constexpr size_t kAhead = Sink::kTablesAhead / Ready::kTables;
-    Ready ready[n];
-    ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
-      if constexpr (i() < n) ready[i()] = Sink::MadeReady(rows(i()));
+    static_assert(!kPairs || n % 2 == 0);
+    Ready ready[kTimesMade];
+    ForEach(kTimes<kTimesMade + kAhead>, [&](auto i) DEQUANT_LAMBDA {
+      if constexpr (i() < kTimesMade) ready[i()] = made(i());
       if constexpr (i() >= kAhead) sink.Put(ready[i() - kAhead]);
     });
   } else {
@@ -553,7 +566,8 @@ HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
   const auto top = CodeBits(d, bits + i / 8);
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {
-    const auto q = NibblesOfRow<16, kCentered, kTo>(d, nibbles, i);
+    const auto q = NibblesOfRow < 16, kCentered ? 0xF0 : 0,
+               kTo > (d, nibbles, i);
     return hn::BitCast(hn::DFromV<V>(),
                        hn::MaskedAddOr(q, top, q, hn::Set(d, 16 << kTo)));
   }

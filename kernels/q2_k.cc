@@ -63,10 +63,8 @@ struct Unpack<Q2_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_K& b,
                             const typename Sink::FourOf16& values, Sink& sink) {
-    sink.template TwoRowsOfFour<0>(b.qs, values);
-    sink.template TwoRowsOfFour<2>(b.qs, values);
-    sink.template TwoRowsOfFour<4>(b.qs + 32, values);
-    sink.template TwoRowsOfFour<6>(b.qs + 32, values);
+    sink.template FourRowsOfFour<0>(b.qs, values);
+    sink.template FourRowsOfFour<4>(b.qs + 32, values);
   }
 #else
   template <class Sink>

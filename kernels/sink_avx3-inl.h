@@ -343,15 +343,11 @@ class Sink {
       PutOf16<4>(upper, values1);
     } else {
       const U16x32 wide = hn::PromoteTo(du16, q);
-      const U16x32 first = hn::And(wide, hn::Set(du16, 15));
       if constexpr (kIsBf16) {
-        const U16x32 table = Narrow2<T>(df, values0, values1);
-        StoreRow(LookedUp(first, table));
-        StoreRow(LookedUp(hn::Or(hn::ShiftRight<4>(wide), hn::Set(du16, 16)),
-                          table));
+        PutTwo(wide, Narrow2<T>(df, values1, values0));
       } else {
-        StoreRow(
-            LookedUp(first, hn::ResizeBitCast(du16, Narrow<T>(df, values0))));
+        StoreRow(LookedUp(hn::And(wide, hn::Set(du16, 15)),
+                          hn::ResizeBitCast(du16, Narrow<T>(df, values0))));
         StoreRow(LookedUp(hn::ShiftRight<4>(wide),
                           hn::ResizeBitCast(du16, Narrow<T>(df, values1))));
       }
@@ -413,9 +409,13 @@ class Sink {
       PutRowOf<0>(NibblesOfRow(drow, row.p, 0), table, row.value);
     }
   }
+  // One instruction narrows two vectors to BF16, in the time of one. So rows
+  // come in pairs, with one table for both.
+  static constexpr bool kNarrowsTwo = std::is_same_v<T, NormalBf16>;
   // The same in two steps. What waits for the table keeps what is behind it in
   // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
-  static constexpr size_t kTablesAhead = sizeof(T) == 2 && kBySixteen ? 4 : 0;
+  static constexpr size_t kTablesAhead =
+      sizeof(T) == 2 && kBySixteen ? (kNarrowsTwo ? 2 : 4) : 0;
   struct ReadyNibbles {
     static constexpr size_t kTables = 1;
     hn::Vec<hn::Half<decltype(du16)>> codes;
@@ -435,18 +435,49 @@ class Sink {
     hn::Vec<hn::Half<decltype(du16)>> codes0, codes1;
     U16x32 table0, table1;
   };
-  template <class Value>
-  HWY_INLINE static ReadyTwoNibbles MadeReady(const TwoNibblesOf<Value>& rows) {
-    const hn::Half<decltype(du16)> dhalf;
-    return {hn::PromoteTo(dhalf, LoadCodes(rows.p)),
-            hn::PromoteTo(dhalf, LoadCodes(rows.p + 16)),
-            Table(Same(), rows.value0), Table(Same(), rows.value1)};
-  }
   HWY_INLINE void Put(const ReadyTwoNibbles& rows) {
     PutOf16<0>(rows.codes0, rows.table0);
     PutOf16<0>(rows.codes1, rows.table0);
     PutOf16<4>(rows.codes0, rows.table1);
     PutOf16<4>(rows.codes1, rows.table1);
+  }
+  struct ReadyTwoRows {
+    static constexpr size_t kTables = 2;
+    RowCodes codes0, codes1;
+    U16x32 table;
+  };
+  template <class Map, class Value>
+  requires(kNarrowsTwo) HWY_INLINE static ReadyTwoRows
+      MadeReady(const NibblesOf<Map, Value>& row0,
+                const NibblesOf<Map, Value>& row1) {
+    return {NibblesOfRow(drow, row0.p, 0),
+            NibblesOfRow<16, 0x10>(drow, row1.p, 0),
+            TableOfTwo(row0.map, row0.value, row1.value)};
+  }
+  HWY_INLINE void Put(const ReadyTwoRows& rows) {
+    PutFromTable(rows.codes0, rows.table);
+    PutFromTable(rows.codes1, rows.table);
+  }
+  // A pair that shares its bytes.
+  struct ReadyTwoInOne {
+    static constexpr size_t kTables = 2;
+    U16x32 codes, table;
+  };
+  HWY_INLINE void Put(const ReadyTwoInOne& rows) {
+    PutTwo(rows.codes, rows.table);
+  }
+  template <class Value>
+  HWY_INLINE static auto MadeReady(const TwoNibblesOf<Value>& rows) {
+    if constexpr (kNarrowsTwo) {
+      return ReadyTwoInOne{hn::PromoteTo(du16, LoadCodes(drow, rows.p)),
+                           TableOfTwo(Same(), rows.value1, rows.value0)};
+    } else {
+      const hn::Half<decltype(du16)> dhalf;
+      return ReadyTwoNibbles{hn::PromoteTo(dhalf, LoadCodes(rows.p)),
+                             hn::PromoteTo(dhalf, LoadCodes(rows.p + 16)),
+                             Table(Same(), rows.value0),
+                             Table(Same(), rows.value1)};
+    }
   }
   template <class Value>
   HWY_INLINE void Nibbles(const TwoNibblesOf<Value>& rows) {
@@ -574,23 +605,20 @@ class Sink {
                                 const FourOf16& values) {
     StoreSigned(LookedUpOf16<kRow>(codes, values), minus);
   }
-  // Rows kRow and kRow + 1 of such codes, of 32 bytes from bit 2 (kRow % 4) on.
+  // Rows kRow to kRow + 3 of codes that 32 bytes have, from bits 0, 2, 4 and 6
+  // on.
   template <int kRow>
-  HWY_INLINE void TwoRowsOfFour(const uint8_t* p, const FourOf16& values) {
-    constexpr int kFrom = kRow % 4 * 2;
-    const RowCodes bytes = LoadCodes(drow, p);
+  HWY_INLINE void FourRowsOfFour(const uint8_t* p, const FourOf16& values) {
     if constexpr (sizeof(T) == 4) {
-      // Above a code, groups that are four apart.
-      const RowCodes q =
-          TwoFields<kFrom, kFrom + 2, 2, 0, 4, kRow / 2 * 0x44>(bytes);
-      const U32x16 lower = Widened<false>(q), upper = Widened<true>(q);
-      PutOf16<0>(lower, values.of[0]);
-      PutOf16<0>(upper, values.of[1]);
-      PutOf16<4>(lower, values.of[2]);
-      PutOf16<4>(upper, values.of[3]);
+      TwoRowsOfFour<kRow, 0>(p, values);
+      TwoRowsOfFour<kRow + 2, 4>(p, values);
     } else {
-      StoreRow(LookedUpOf16<kRow>(Field<kFrom, 2, 4>(bytes), values));
-      StoreRow(LookedUpOf16<kRow + 1>(Field<kFrom + 2, 2, 4>(bytes), values));
+      // Widened once. A look-up sees six bits of a lane.
+      const RowLanes lanes = hn::PromoteTo(du16, LoadCodes(drow, p));
+      PutOf16<kRow>(hn::ShiftLeft<4>(lanes), values);
+      PutOf16<kRow + 1>(FieldTo4<2>(lanes), values);
+      PutOf16<kRow + 2>(FieldTo4<4>(lanes), values);
+      PutOf16<kRow + 3>(FieldTo4<6>(lanes), values);
     }
   }
 #else
@@ -849,6 +877,12 @@ class Sink {
       PutFloats(HalfOfRow<false>(q), HalfOfRow<true>(q), value0, value1);
     }
   }
+  // A row of codes of four bits, whose values are the upper half of the table,
+  // and the row of those above them. A look-up sees five bits of a lane.
+  HWY_INLINE void PutTwo(U16x32 codes, U16x32 table) {
+    StoreRow(LookedUp(hn::Or(codes, hn::Set(du16, 16)), table));
+    StoreRow(LookedUp(hn::ShiftRight<4>(codes), table));
+  }
   template <class Value0, class Value1>
   HWY_INLINE void PutFloats(Floats lo, Floats hi, Value0 value0,
                             Value1 value1) {
@@ -862,6 +896,27 @@ class Sink {
     return value(df, hn::Load(df, kMappedCodes<Map, Value, 4>.of));
   }
 #if DEQUANT_HAS_VBMI
+  template <int kRow, int kFrom>
+  HWY_INLINE void TwoRowsOfFour(const uint8_t* p, const FourOf16& values) {
+    // Above a code, groups that are four apart.
+    const RowCodes q = TwoFields<kFrom, kFrom + 2, 2, 0, 4, kRow / 2 * 0x44>(
+        LoadCodes(drow, p));
+    const U32x16 lower = Widened<false>(q), upper = Widened<true>(q);
+    PutOf16<0>(lower, values.of[0]);
+    PutOf16<0>(upper, values.of[1]);
+    PutOf16<4>(lower, values.of[2]);
+    PutOf16<4>(upper, values.of[3]);
+  }
+  template <int kFrom>
+  HWY_INLINE static RowLanes FieldTo4(RowLanes lanes) {
+    return hn::BitCast(du16, Field<kFrom, 2, 4>(hn::BitCast(dbytes, lanes)));
+  }
+  // Row kRow of codes from bit 4 on, below which is nothing.
+  template <int kRow>
+  HWY_INLINE void PutOf16(RowLanes codes, const FourOf16& values) {
+    const auto& groups = kGroupsOfRows<16, 16, uint16_t>.of[kRow];
+    StoreRow(LookedUpOf16(hn::Or(hn::Load(du16, groups), codes), values));
+  }
   template <int kRow, size_t kBits = 0>
   HWY_INLINE static U16x32 LookedUpOf16(RowCodes codes,
                                         const FourOf16& values) {
@@ -918,6 +973,12 @@ class Sink {
     } else {
       return hn::ResizeBitCast(du16, Narrowed(q, value));
     }
+  }
+  // The same for two, one after the other.
+  template <class Map, class Value>
+  HWY_INLINE static U16x32 TableOfTwo(Map, Value value0, Value value1) {
+    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 16>.of);
+    return Narrow2<T>(df, value0(df, q), value1(df, q));
   }
   // What it makes of 0 to 3, eight times.
   template <class Map, class Value>

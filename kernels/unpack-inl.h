@@ -137,9 +137,11 @@ requires(K::Block::kElements == 256) constexpr size_t kBatchOf<K> =
     K::kStream ? HWY_MIN(kSuperBatch<typename K::Block>, size_t{4})
                : kSuperBatch<typename K::Block>;
 
-// The scales of each block, which are next to each other.
+// The scales of a block, and of each block of a batch.
 template <class B>
-using Scales = float[kBatch][HWY_MAX(std::size(B::kScales), size_t{1})];
+using BlockScales = float[HWY_MAX(std::size(B::kScales), size_t{1})];
+template <class B>
+using Scales = BlockScales<B>[kBatch];
 
 template <class B>
 constexpr bool kSubtracts = requires {
@@ -301,7 +303,7 @@ constexpr size_t kScaleLanes = HWY_TARGET <= HWY_AVX3&& B::kElements < 256
 
 // The scales of kBatch blocks, one F16 each or two that are next to each other.
 template <class B, class Sink>
-HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
+HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
                              Finite& finite) {
   constexpr size_t kFields = std::size(B::kScales);
   if constexpr (kScalesByBits<B, Sink>) {
@@ -367,8 +369,9 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, Scales<B>& scale,
 
 // The scales of n blocks.
 template <class B, class Sink, size_t... kIndex>
-HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n, Scales<B>& scale,
-                           Finite& finite, std::index_sequence<kIndex...>) {
+HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n,
+                           BlockScales<B>* scale, Finite& finite,
+                           std::index_sequence<kIndex...>) {
   if constexpr (sizeof...(kIndex) > 0 &&
                 ((B::kScales[kIndex].kind == ScaleField::kF16 &&
                   B::kScales[kIndex].offset ==
@@ -650,31 +653,42 @@ constexpr bool kMakes = requires {
 };
 
 // Vectors of one block before the codes of another; the scales of kBatch blocks
-// before those of kBatch others.
+// before those of kBatch others, the first of which stand behind them, too.
 template <class K, size_t... kIndex>
 HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
                             uint8_t* HWY_RESTRICT dst, Finite& finite,
                             std::index_sequence<kIndex...> fields) {
   using B = typename K::Block;
   using To = SinkOf<K>;
-  Scales<B> scale[2];
-  const auto read = [&](size_t i) DEQUANT_LAMBDA {
-    ReadScales<B, To>(src + i * sizeof(B), HWY_MIN(blocks - i, kBatch),
-                      scale[i / kBatch % 2], finite, fields);
+  BlockScales<B> scales[2][kBatch + 1];
+  BlockScales<B>* now = scales[0];
+  BlockScales<B>* next = scales[1];
+  const auto make = [](const uint8_t* block, const float* of) DEQUANT_LAMBDA {
+    return Unpack<B>::template Make<To>(BlockAt<B>(block, 0), of[kIndex]...);
   };
-  const auto make = [&](size_t i) DEQUANT_LAMBDA {
-    const float* of = scale[i / kBatch % 2][i % kBatch];
-    return Unpack<B>::template Make<To>(BlockAt<B>(src, i), of[kIndex]...);
-  };
-  read(0);
-  auto made = make(0);
-  for (size_t i = 0; i < blocks; ++i) {
-    if constexpr (K::kStream) PrefetchAhead(src + i * sizeof(B), sizeof(B));
-    if (i % kBatch == 0 && i + kBatch < blocks) read(i + kBatch);
-    const auto next = make(i + 1 < blocks ? i + 1 : i);
-    To sink(dst + i * kOutBytes<K>);
-    Unpack<B>::Do(BlockAt<B>(src, i), made, sink);
-    made = next;
+  const uint8_t* const last = src + (blocks - 1) * sizeof(B);
+  ReadScales<B, To>(src, HWY_MIN(blocks, kBatch), now, finite, fields);
+  auto made = make(src, now[0]);
+  while (true) {
+    const size_t n = HWY_MIN(blocks, kBatch);
+    blocks -= n;
+    if (blocks > 0) {
+      ReadScales<B, To>(src + n * sizeof(B), HWY_MIN(blocks, kBatch), next,
+                        finite, fields);
+      std::memcpy(now[kBatch], next[0], sizeof(next[0]));
+    }
+    for (size_t i = 0; i < n; ++i) {
+      if constexpr (K::kStream) PrefetchAhead(src, sizeof(B));
+      const size_t step = src != last;  // or the last one once more
+      const auto ahead = make(src + step * sizeof(B), now[i + step]);
+      To sink(dst);
+      Unpack<B>::Do(BlockAt<B>(src, 0), made, sink);
+      made = ahead;
+      src += sizeof(B);
+      dst += kOutBytes<K>;
+    }
+    if (blocks == 0) return;
+    std::swap(now, next);
   }
 }
 
