@@ -301,7 +301,53 @@ constexpr size_t kScaleLanes = HWY_TARGET <= HWY_AVX3&& B::kElements < 256
                                    ? kBatch* std::size(B::kScales)
                                    : 4;
 
-// The scales of kBatch blocks, one F16 each or two that are next to each other.
+// The fields of kBatch blocks, one F16 each or two that are next to each other.
+template <class B>
+struct F16Words {
+  static constexpr size_t kWords = kBatch * std::size(B::kScales) / 4;
+  uint64_t of[HWY_MAX(kWords, size_t{1})];
+};
+template <class B, class Sink>
+HWY_INLINE void ReadF16Words(const uint8_t* blocks, F16Words<B>& words,
+                             Finite& finite) {
+  constexpr size_t kFields = std::size(B::kScales), kPerWord = 4 / kFields;
+  EachOf(kTimes<F16Words<B>::kWords>, [&](size_t w) DEQUANT_LAMBDA {
+    words.of[w] = 0;
+    EachOf(kTimes<kPerWord>, [&](size_t i) DEQUANT_LAMBDA {
+      const uint8_t* block = blocks + (w * kPerWord + i) * sizeof(B);
+      const uint8_t* p = block + B::kScales[0].offset;
+      const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
+      words.of[w] |= bits << (16 * kFields * i);
+    });
+    finite.ExpectF16<kSpareExponents<B, Sink>>(words.of[w]);
+    if constexpr (kSubtracts<B>) words.of[w] ^= 0x8000000080000000;
+  });
+}
+// For the compiler, which would keep them in integer registers.
+template <class W>
+HWY_INLINE void StayInMemory([[maybe_unused]] W& words) {
+#if !HWY_COMPILER_MSVC
+  asm("" : "+m"(words));
+#endif
+}
+// Words that were in memory before, to scales: a conversion that loads takes
+// one operation of 128 bits, moves from integer registers take two or three.
+template <class B, class Sink>
+HWY_INLINE void ConvertF16Words(const F16Words<B>& words,
+                                BlockScales<B>* scale) {
+#if !DEQUANT_NO_F16C
+  const hn::FixedTag<float, 4> df;
+  const hn::Rebind<hwy::float16_t, decltype(df)> dh;
+  EachOf(kTimes<F16Words<B>::kWords>, [&](size_t w) DEQUANT_LAMBDA {
+    const auto* from = reinterpret_cast<const hwy::float16_t*>(words.of + w);
+    const auto units = hn::Load(df, kScaleUnits<B, Sink>.of + 4 * w);
+    hn::StoreU(hn::Mul(hn::PromoteTo(df, hn::LoadU(dh, from)), units), df,
+               scale[0] + 4 * w);
+  });
+#endif
+}
+
+// The scales of kBatch blocks with such fields.
 template <class B, class Sink>
 HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
                              Finite& finite) {
@@ -317,18 +363,9 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
     });
     return;
   }
-  constexpr size_t kPerWord = 4 / kFields, kWords = kBatch / kPerWord;
-  uint64_t words[kWords] = {};
-  EachOf(kTimes<kWords>, [&](size_t w) DEQUANT_LAMBDA {
-    EachOf(kTimes<kPerWord>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint8_t* block = blocks + (w * kPerWord + i) * sizeof(B);
-      const uint8_t* p = block + B::kScales[0].offset;
-      const uint64_t bits = kFields == 2 ? Load32(p) : Load16(p);
-      words[w] |= bits << (16 * kFields * i);
-    });
-    finite.ExpectF16<kSpareExponents<B, Sink>>(words[w]);
-    if constexpr (kSubtracts<B>) words[w] ^= 0x8000000080000000;
-  });
+  F16Words<B> read;
+  ReadF16Words<B, Sink>(blocks, read, finite);
+  const auto& words = read.of;
 
   const hn::FixedTag<float, kScaleLanes<B>> df;
   const auto put = [&](size_t at, auto halves) DEQUANT_LAMBDA {
@@ -340,7 +377,7 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
     hn::StoreU(v, df, scale[0] + at);
   };
 #if DEQUANT_NO_F16C
-  ForEach(kTimes<kWords>, [&](auto w) DEQUANT_LAMBDA {
+  ForEach(kTimes<F16Words<B>::kWords>, [&](auto w) DEQUANT_LAMBDA {
     put(4 * w, LoadF16(df, reinterpret_cast<const uint8_t*>(words + w)));
   });
 #else
@@ -367,16 +404,23 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
 #endif
 }
 
+// Whether all fields are such.
+template <class B, size_t... kIndex>
+constexpr bool HasF16Fields(std::index_sequence<kIndex...>) {
+  return sizeof...(kIndex) > 0 &&
+         ((B::kScales[kIndex].kind == ScaleField::kF16 &&
+           B::kScales[kIndex].offset == B::kScales[0].offset + 2 * kIndex) &&
+          ...);
+}
+template <class B>
+constexpr bool kHasF16Fields = HasF16Fields<B>(Fields<B>());
+
 // The scales of n blocks.
 template <class B, class Sink, size_t... kIndex>
 HWY_INLINE void ReadScales(const uint8_t* blocks, size_t n,
                            BlockScales<B>* scale, Finite& finite,
                            std::index_sequence<kIndex...>) {
-  if constexpr (sizeof...(kIndex) > 0 &&
-                ((B::kScales[kIndex].kind == ScaleField::kF16 &&
-                  B::kScales[kIndex].offset ==
-                      B::kScales[0].offset + 2 * kIndex) &&
-                 ...)) {
+  if constexpr (kHasF16Fields<B>) {
     if (n == kBatch) return ReadF16Batch<B, Sink>(blocks, scale, finite);
   }
   for (size_t i = 0; i < n; ++i) {
@@ -570,6 +614,14 @@ HWY_INLINE void MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready,
   MakeReady<B, SinkOf<K>>(blocks, n, ready, finite, Fields<B>());
 }
 
+// Whether scales are read a batch earlier than they are converted. F32 stores
+// enough without.
+template <class K>
+constexpr bool kReadsEarly =
+    HWY_TARGET == HWY_AVX3_ZEN4 &&
+    sizeof(typename K::Value) == 2 && kHasF16Fields<typename K::Block> &&
+    !kScalesByBits<typename K::Block, SinkOf<K>>;
+
 // At least one whole batch of short blocks. One is made ready before the codes
 // of another: these would wait for their scales, and what comes behind them in
 // the CPU's queue waits as well.
@@ -577,17 +629,36 @@ template <class K>
 HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
                          uint8_t* HWY_RESTRICT dst, Finite& finite) {
   using B = typename K::Block;
+  using To = SinkOf<K>;
   constexpr auto n = kTimes<kBatch>;
+  constexpr size_t kBytes = kBatch * sizeof(B);
+  const uint8_t* const last = src + (batches - 1) * kBytes;
+  [[maybe_unused]] F16Words<B> words;
+  [[maybe_unused]] const auto read = [&](const uint8_t* from) DEQUANT_LAMBDA {
+    if constexpr (kReadsEarly<K>) {
+      if constexpr (K::kStream) PrefetchAhead(from, kBytes);
+      ReadF16Words<B, To>(from, words, finite);
+      StayInMemory(words);
+    }
+  };
+  const auto make = [&](const uint8_t* from, Ready<B>& ready) DEQUANT_LAMBDA {
+    if constexpr (kReadsEarly<K>) {
+      ConvertF16Words<B, To>(words, ready.scale);
+      if (from != last) read(from + kBytes);
+    } else {
+      MakeReadyFor<K>(from, n, ready, finite);
+    }
+  };
   Ready<B> ready[2];
-  MakeReadyFor<K>(src, n, ready[0], finite);
   // (With an index that is even or odd by turns, Q4_0 took 7 % longer: GCC kept
   // the address in a vector register.)
   Ready<B>* now = ready;
   Ready<B>* next = ready + 1;
-  const uint8_t* const last = src + (batches - 1) * kBatch * sizeof(B);
-  for (;; src += kBatch * sizeof(B), dst += kBatch * kOutBytes<K>) {
+  read(src);
+  make(src, *now);
+  for (;; src += kBytes, dst += kBatch * kOutBytes<K>) {
     const bool more = src != last;
-    if (more) MakeReadyFor<K>(src + kBatch * sizeof(B), n, *next, finite);
+    if (more) make(src + kBytes, *next);
     UnpackReady<K>(src, n, *now, dst, Fields<B>());
     if (!more) return;
     std::swap(now, next);
