@@ -415,7 +415,7 @@ class Sink {
   // The same in two steps. What waits for the table keeps what is behind it in
   // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
   static constexpr size_t kTablesAhead =
-      sizeof(T) == 2 && kBySixteen ? (kNarrowsTwo ? 2 : 4) : 0;
+      sizeof(T) == 2 && kBySixteen ? (kNarrowsTwo ? 2 : 6) : 0;
   struct ReadyNibbles {
     static constexpr size_t kTables = 1;
     hn::Vec<hn::Half<decltype(du16)>> codes;
