@@ -556,7 +556,8 @@ class Sink {
     const auto all = [&](float code) DEQUANT_LAMBDA {
       return hn::MulAdd(hn::Set(df, code), scale, offset);
     };
-    const Floats v0 = all(0), v1 = all(1), v2 = all(2), v3 = all(3);
+    const Floats v0 = all(0), v1 = hn::Add(scale, offset), v2 = all(2),
+                 v3 = all(3);
     if constexpr (sizeof(T) == 4) {
       const hn::Repartition<double, decltype(df)> df64;
       const auto pairs = [&](auto of)
