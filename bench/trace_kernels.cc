@@ -105,9 +105,9 @@ void SaySteps() {}
 
 int main(int argc, char** argv) {
   using namespace dequant;
-  // Batches of 8 blocks: enough of them that some are surely neither the first
-  // nor the last.
-  constexpr int64_t kBlocks = 32;
+  // Batches of 8 blocks: enough of them that most are neither the first nor the
+  // last ones.
+  constexpr int64_t kBlocks = 64;
   constexpr int64_t kPlainElements = 1024;
   const bool steps = argc > 1 && std::strcmp(argv[1], "--step") == 0;
   const char* only = argc > 1 + steps ? argv[1 + steps] : nullptr;
