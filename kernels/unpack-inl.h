@@ -731,7 +731,8 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
                             std::index_sequence<kIndex...> fields) {
   using B = typename K::Block;
   using To = SinkOf<K>;
-  BlockScales<B> scales[2][kBatch + 1];
+  // (One more than a batch; none crosses a line.)
+  alignas(kLine) BlockScales<B> scales[2][2 * kBatch];
   BlockScales<B>* now = scales[0];
   BlockScales<B>* next = scales[1];
   const auto make = [](const uint8_t* block, const float* of) DEQUANT_LAMBDA {
