@@ -333,9 +333,9 @@ HWY_INLINE void StayInMemory([[maybe_unused]] W& words) {
 // Words that were in memory before, to scales: a conversion that loads takes
 // one operation of 128 bits, moves from integer registers take two or three.
 template <class B, class Sink>
-HWY_INLINE void ConvertF16Words(const F16Words<B>& words,
-                                BlockScales<B>* scale) {
-#if !DEQUANT_NO_F16C
+HWY_INLINE void ConvertF16Words([[maybe_unused]] const F16Words<B>& words,
+                                [[maybe_unused]] BlockScales<B>* scale) {
+#if !DEQUANT_NO_F16C  // or it is not called
   const hn::FixedTag<float, 4> df;
   const hn::Rebind<hwy::float16_t, decltype(df)> dh;
   EachOf(kTimes<F16Words<B>::kWords>, [&](size_t w) DEQUANT_LAMBDA {
