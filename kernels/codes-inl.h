@@ -566,8 +566,8 @@ HWY_INLINE auto FiveBitsOfRow(D d, const uint8_t* nibbles, const uint8_t* bits,
   const auto top = CodeBits(d, bits + i / 8);
 #if HWY_TARGET <= HWY_AVX3
   if constexpr (hn::MaxLanes(d) == 32) {
-    const auto q = NibblesOfRow < 16, kCentered ? 0xF0 : 0,
-               kTo > (d, nibbles, i);
+    constexpr uint8_t kAbove = kCentered ? 0xF0 : 0;
+    const auto q = NibblesOfRow<16, kAbove, kTo>(d, nibbles, i);
     return hn::BitCast(hn::DFromV<V>(),
                        hn::MaskedAddOr(q, top, q, hn::Set(d, 16 << kTo)));
   }

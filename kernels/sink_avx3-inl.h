@@ -228,6 +228,10 @@ class Sink {
   static constexpr bool kBySixteen =
       sizeof(T) == 4 || HWY_TARGET == HWY_AVX3_ZEN4;
 
+  // One instruction narrows two vectors to BF16, in the time of one. So nibbles
+  // come in pairs of rows, with one table for both.
+  static constexpr bool kNarrowsTwo = std::is_same_v<T, NormalBf16>;
+
  public:
   using Value = T;
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
@@ -409,9 +413,6 @@ class Sink {
       PutRowOf<0>(NibblesOfRow(drow, row.p, 0), table, row.value);
     }
   }
-  // One instruction narrows two vectors to BF16, in the time of one. So rows
-  // come in pairs, with one table for both.
-  static constexpr bool kNarrowsTwo = std::is_same_v<T, NormalBf16>;
   // The same in two steps. What waits for the table keeps what is behind it in
   // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
   static constexpr size_t kTablesAhead =

@@ -620,7 +620,9 @@ template <class K>
 constexpr bool kReadsEarly =
     HWY_TARGET == HWY_AVX3_ZEN4 &&
     sizeof(typename K::Value) == 2 && kHasF16Fields<typename K::Block> &&
-    !kScalesByBits<typename K::Block, SinkOf<K>>;
+    !kScalesByBits<typename K::Block, SinkOf<K>> && requires {
+  &Ready<typename K::Block>::scale;
+};
 
 // At least one whole batch of short blocks. One is made ready before the codes
 // of another: these would wait for their scales, and what comes behind them in

@@ -86,12 +86,6 @@ std::span<const Format* const> FormatsById() {
   return by_id;
 }
 
-const Format* FindFormat(int32_t id) {
-  const auto by_id = FormatsById();
-  const size_t i = static_cast<uint32_t>(id);
-  return i < by_id.size() ? by_id[i] : nullptr;
-}
-
 std::span<const TypeInfo> Types() {
   static const std::vector<TypeInfo> types = [] {
     std::vector<TypeInfo> list(std::begin(kCopied), std::end(kCopied));

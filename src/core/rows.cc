@@ -176,9 +176,7 @@ const std::span<const Format* const> formats_by_id = FormatsById();
 
 Status Dequantize(int32_t src_type, const void* src, DType out, void* dst,
                   int64_t n, int threads) {
-  const size_t id = static_cast<uint32_t>(src_type);
-  const Format* format =
-      id < formats_by_id.size() ? formats_by_id[id] : nullptr;
+  const Format* format = FindFormat(formats_by_id, src_type);
   if (format == nullptr || !IsTargetChosen()) {
     return RunFirst(src_type, src, out, dst, n, threads);
   }
