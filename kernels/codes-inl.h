@@ -389,6 +389,15 @@ HWY_INLINE void ForEach(std::integral_constant<size_t, n>, const F& f) {
   EachIn(std::make_index_sequence<n>(), f);
 }
 
+// Compilers move nothing over this. Theirs is an order for results to be there
+// in time; what counts as well is the order in which the CPU queues
+// instructions.
+HWY_INLINE void KeepOrder() {
+#if !HWY_COMPILER_MSVC
+  asm volatile("");
+#endif
+}
+
 // Rows that were unpacked to memory, if the target's sink has kCodesFirst.
 template <size_t kRows>
 class StoredCodes {
@@ -461,7 +470,9 @@ HWY_INLINE void PutNibbles(const Rows& rows, Sink& sink) {
     Ready ready[kTimesMade];
     ForEach(kTimes<kTimesMade + kAhead>, [&](auto i) DEQUANT_LAMBDA {
       if constexpr (i() < kTimesMade) ready[i()] = made(i());
+      if constexpr (Sink::kTablesApart) KeepOrder();
       if constexpr (i() >= kAhead) sink.Put(ready[i() - kAhead]);
+      if constexpr (Sink::kTablesApart) KeepOrder();
     });
   } else {
     EachOf(kTimes<n>, [&](size_t i) DEQUANT_LAMBDA { sink.Nibbles(rows(i)); });

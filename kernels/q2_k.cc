@@ -54,17 +54,22 @@ struct Unpack<Q2_K> {
 
 #if DEQUANT_HAS_VBMI
   template <class Sink>
-  HWY_INLINE static typename Sink::FourOf16 Make(const Q2_K& b, float d,
-                                                 float dmin) {
+  struct Made {
+    typename Sink::FourOf16 values;
+    typename Sink::RowsOfFour rows0, rows1;
+  };
+  template <class Sink>
+  HWY_INLINE static Made<Sink> Make(const Q2_K& b, float d, float dmin) {
     const Codes scales = LoadCodes(b.scales);
-    return Sink::MakeFourOf16(LowNibbles(scales), d, HighNibbles(scales), dmin);
+    return {
+        Sink::MakeFourOf16(LowNibbles(scales), d, HighNibbles(scales), dmin),
+        Sink::WidenRowsOfFour(b.qs), Sink::WidenRowsOfFour(b.qs + 32)};
   }
 
   template <class Sink>
-  HWY_INLINE static void Do(const Q2_K& b,
-                            const typename Sink::FourOf16& values, Sink& sink) {
-    sink.template FourRowsOfFour<0>(b.qs, values);
-    sink.template FourRowsOfFour<4>(b.qs + 32, values);
+  HWY_INLINE static void Do(const Q2_K& b, const Made<Sink>& made, Sink& sink) {
+    sink.template FourRowsOfFour<0>(b.qs, made.rows0, made.values);
+    sink.template FourRowsOfFour<4>(b.qs + 32, made.rows1, made.values);
   }
 #else
   template <class Sink>

@@ -120,8 +120,8 @@ struct Unpack<Q5_K> {
       constexpr int kRow = r + static_cast<int>(i());
       return Codes<kRow>(sink.Bytes(all + kRow / 2 * 32), qh);
     };
-    sink.Rows(codes,
-              [&](size_t i, size_t) DEQUANT_LAMBDA { return h.Value(r + i); });
+    sink.FourRows(
+        codes, [&](size_t i, size_t) DEQUANT_LAMBDA { return h.Value(r + i); });
   }
 };
 

@@ -88,24 +88,26 @@ struct Unpack<Q6_K> {
 
   template <class Sink>
   HWY_INLINE static void Compute(const Q6_K& b, const Header& h, Sink& sink) {
+    if constexpr (Sink::kComputedAtOnce == 8) {
+      const auto codes = [&](auto i) DEQUANT_LAMBDA {
+        const size_t half = i() / 4;
+        return Codes<i() % 4>(sink.Bytes(b.ql + 64 * half + 32 * (i() % 2)),
+                              sink.Bytes(b.qh + 32 * half));
+      };
+      sink.EightRows(codes, [&](size_t i, size_t half_row) DEQUANT_LAMBDA {
+        return Formula(h.scale[2 * i + half_row]);
+      });
+      return;
+    }
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const auto ql0 = sink.Bytes(b.ql + 64 * half);
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
       const auto qh = sink.Bytes(b.qh + 32 * half);
       const float* s = h.scale + 8 * half;
-      if constexpr (Sink::kComputedAtOnce == 4) {
-        const auto codes = [&](auto i) DEQUANT_LAMBDA {
-          return Codes<i()>(i() % 2 == 0 ? ql0 : ql1, qh);
-        };
-        sink.Rows(codes, [&](size_t i, size_t half_row) DEQUANT_LAMBDA {
-          return Formula(s[2 * i + half_row]);
-        });
-      } else {
-        sink.Halves(Codes<0>(ql0, qh), s);
-        sink.Halves(Codes<1>(ql1, qh), s + 2);
-        sink.Halves(Codes<2>(ql0, qh), s + 4);
-        sink.Halves(Codes<3>(ql1, qh), s + 6);
-      }
+      sink.Halves(Codes<0>(ql0, qh), s);
+      sink.Halves(Codes<1>(ql1, qh), s + 2);
+      sink.Halves(Codes<2>(ql0, qh), s + 4);
+      sink.Halves(Codes<3>(ql1, qh), s + 6);
     });
   }
 

@@ -52,16 +52,13 @@ struct Unpack<Q8_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
     const auto scale = Formula(d * kUnit);
-    for (int i = 0; i < 256; i += 128) {
-      const auto row = [&](size_t j) DEQUANT_LAMBDA {
-        return ByteRow{b.qs + i + 32 * j};
-      };
-      if constexpr (Sink::kComputedAtOnce == 4) {
-        sink.Rows(row, [&](size_t, size_t) DEQUANT_LAMBDA { return scale; });
-      } else {
-        EachOf(kTimes<4>,
-               [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
-      }
+    const auto row = [&](size_t j)
+                         DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * j}; };
+    if constexpr (Sink::kComputedAtOnce == 8) {
+      sink.EightRows(row, [&](size_t, size_t) DEQUANT_LAMBDA { return scale; });
+    } else {
+      EachOf(kTimes<8>,
+             [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
     }
   }
 };

@@ -189,6 +189,8 @@ class Sink {
   }
   // In two steps, as AVX-512 does it.
   static constexpr size_t kTablesAhead = kByTable ? 3 : 0;
+  // Each table, then a row. (For F16. Of BF16, some get slower.)
+  static constexpr bool kTablesApart = kByTable && !kIsBf16;
   struct ReadyNibbles {
     static constexpr size_t kTables = 1;
     Codes row, low, high;

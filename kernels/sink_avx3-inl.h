@@ -215,10 +215,12 @@ class Sink {
   static constexpr bool kIsBf16 =
       sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
   static constexpr hn::FixedTag<float, 16> df{};
+  static constexpr hn::FixedTag<int32_t, 16> di{};
   static constexpr hn::FixedTag<uint32_t, 16> du32{};
   static constexpr hn::FixedTag<uint16_t, 32> du16{};
   static constexpr hn::FixedTag<uint8_t, 64> dbytes{};
   using Floats = hn::Vec<hn::FixedTag<float, 16>>;
+  using I32x16 = hn::Vec<hn::FixedTag<int32_t, 16>>;
   using U32x16 = hn::Vec<hn::FixedTag<uint32_t, 16>>;
   using U16x32 = hn::Vec<hn::FixedTag<uint16_t, 32>>;
 
@@ -278,16 +280,36 @@ class Sink {
       PutFloats(HalfOfRow<false>(row), HalfOfRow<true>(row), value, value);
     }
   }
-  // Four rows at once, step by step: what waits for the step before it keeps
-  // what is behind it in the CPU's queue waiting. codes(i) are as for Row or
-  // Halves, value(i, half) is a formula; i is a constant. Rows that 16 bits
-  // look up, or compute as F16, come one by one.
+  // Several rows at once: what waits for the step before it keeps what is
+  // behind it in the CPU's queue waiting. codes(i) are as for Row or Halves,
+  // value(i, half) is a formula; i is a constant. Rows that 16 bits look up, or
+  // compute as F16, come one by one.
   static constexpr size_t kComputedAtOnce =
-      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 4;
+      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 8;
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
   static constexpr bool kCodesFirst = false;
+  // Each is widened four rows before it is converted.
+  template <class Fn, class Value>
+  HWY_INLINE void EightRows(const Fn& codes, const Value& value) {
+    constexpr size_t n = 8, kAhead = 4;
+    I32x16 lower[n], upper[n];
+    ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
+      if constexpr (i() < n) {
+        const auto q = Loaded(codes(i));
+        lower[i] = WidenedHalf<false>(q);
+        upper[i] = WidenedHalf<true>(q);
+      }
+      if constexpr (i() >= kAhead) {
+        constexpr size_t k = i() - kAhead;
+        PutFloats(hn::ConvertTo(df, lower[k]), hn::ConvertTo(df, upper[k]),
+                  value(k, 0), value(k, 1));
+      }
+      KeepOrder();
+    });
+  }
+  // Step by step.
   template <bool kSubnormals = false, class Fn, class Value>
-  HWY_INLINE void Rows(const Fn& codes, const Value& value) {
+  HWY_INLINE void FourRows(const Fn& codes, const Value& value) {
     constexpr auto n = kTimes<4>;
     decltype(Loaded(codes(kTimes<0>))) q[n];
     Floats lower[n], upper[n];
@@ -417,6 +439,7 @@ class Sink {
   // the CPU's queue waiting, so 16 bits of Zen 4 make a few rows ready ahead.
   static constexpr size_t kTablesAhead =
       sizeof(T) == 2 && kBySixteen ? (kNarrowsTwo ? 2 : 6) : 0;
+  static constexpr bool kTablesApart = false;
   struct ReadyNibbles {
     static constexpr size_t kTables = 1;
     hn::Vec<hn::Half<decltype(du16)>> codes;
@@ -607,16 +630,26 @@ class Sink {
                                 const FourOf16& values) {
     StoreSigned(LookedUpOf16<kRow>(codes, values), minus);
   }
-  // Rows kRow to kRow + 3 of codes that 32 bytes have, from bits 0, 2, 4 and 6
-  // on.
+  // 32 bytes that have the codes of four rows, from bits 0, 2, 4 and 6 on. For
+  // 16 bits they are widened once, ahead of the rows.
+  struct NotAhead {};
+  using RowsOfFour = std::conditional_t<sizeof(T) == 4, NotAhead, RowLanes>;
+  HWY_INLINE static RowsOfFour WidenRowsOfFour(const uint8_t* p) {
+    if constexpr (sizeof(T) == 4) {
+      return {};
+    } else {
+      return hn::PromoteTo(du16, LoadCodes(drow, p));
+    }
+  }
+  // Rows kRow to kRow + 3, and what is ahead of them.
   template <int kRow>
-  HWY_INLINE void FourRowsOfFour(const uint8_t* p, const FourOf16& values) {
+  HWY_INLINE void FourRowsOfFour(const uint8_t* p, RowsOfFour lanes,
+                                 const FourOf16& values) {
     if constexpr (sizeof(T) == 4) {
       TwoRowsOfFour<kRow, 0>(p, values);
       TwoRowsOfFour<kRow + 2, 4>(p, values);
     } else {
-      // Widened once. A look-up sees six bits of a lane.
-      const RowLanes lanes = hn::PromoteTo(du16, LoadCodes(drow, p));
+      // A look-up sees six bits of a lane.
       PutOf16<kRow>(hn::ShiftLeft<4>(lanes), values);
       PutOf16<kRow + 1>(FieldTo4<2>(lanes), values);
       PutOf16<kRow + 2>(FieldTo4<4>(lanes), values);
@@ -808,7 +841,6 @@ class Sink {
 
   template <class V>
   HWY_INLINE static Floats FloatsOf(V q) {
-    const hn::RebindToSigned<decltype(df)> di;
     return hn::ConvertTo(df, hn::PromoteTo(di, hn::BitCast(di8, q)));
   }
 
@@ -829,25 +861,31 @@ class Sink {
     return codes(drow, size_t{0});
   }
   HWY_INLINE static ByteRow Loaded(ByteRow row) { return row; }
-  template <bool kUpper>
-  HWY_INLINE static Floats HalfOfRow(ByteRow row) {
-    return FloatsOf(LoadCodes(row.p + 16 * kUpper));
-  }
   // The lower or the upper 16 codes of a row, of signed ones over kSignedUnit.
+  template <bool kUpper, class Row>
+  HWY_INLINE static Floats HalfOfRow(Row row) {
+    return hn::ConvertTo(df, WidenedHalf<kUpper>(row));
+  }
   template <bool kUpper>
-  HWY_INLINE static Floats HalfOfRow(SignedRowCodes q) {
+  HWY_INLINE static I32x16 WidenedHalf(ByteRow row) {
+    return hn::PromoteTo(di, LoadCodes(row.p + 16 * kUpper));
+  }
+  template <bool kUpper>
+  HWY_INLINE static I32x16 WidenedHalf(SignedRowCodes q) {
 #if DEQUANT_HAS_VBMI
-    return OfBytes(kWidenedHalf<kUpper, 3>, hn::BitCast(drow, q));
+    return hn::BitCast(
+        di, WidenedTo(kWidenedHalf<kUpper, 3>, hn::BitCast(drow, q)));
 #else
-    return FloatsOf(kUpper ? hn::UpperHalf(di8, q) : hn::LowerHalf(di8, q));
+    return hn::PromoteTo(
+        di, kUpper ? hn::UpperHalf(di8, q) : hn::LowerHalf(di8, q));
 #endif
   }
   template <bool kUpper>
-  HWY_INLINE static Floats HalfOfRow(RowCodes q) {
+  HWY_INLINE static I32x16 WidenedHalf(RowCodes q) {
 #if DEQUANT_HAS_VBMI
-    return OfBytes(kWidenedHalf<kUpper>, q);
+    return hn::BitCast(di, WidenedTo(kWidenedHalf<kUpper>, q));
 #else
-    return HalfOfRow<kUpper>(Signed(q));
+    return WidenedHalf<kUpper>(Signed(q));
 #endif
   }
 #if DEQUANT_HAS_VBMI
@@ -856,11 +894,6 @@ class Sink {
   HWY_INLINE static U8x64 WidenedTo(const Places& at, RowCodes q) {
     return hn::TableLookupLanes(hn::ZeroExtendVector(dbytes, q),
                                 hn::SetTableIndices(dbytes, at.byte));
-  }
-  template <class Places>
-  HWY_INLINE static Floats OfBytes(const Places& at, RowCodes q) {
-    const hn::RebindToSigned<decltype(df)> di;
-    return hn::ConvertTo(df, hn::BitCast(di, WidenedTo(at, q)));
   }
   template <bool kUpper>
   HWY_INLINE static Floats HalfOfSubnormals(RowCodes q) {

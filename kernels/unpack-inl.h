@@ -545,10 +545,10 @@ HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
     return Unpack<B>::Value(BlockAt<B>(blocks, first + i),
                             scale[first + i][kIndex]...);
   };
-  if constexpr (kBySubnormals<B, Sink>) {
-    sink.template Rows<true>(codes, value);
+  if constexpr (kRowsAtOnce<B, Sink> == 8) {
+    sink.EightRows(codes, value);
   } else {
-    sink.Rows(codes, value);
+    sink.template FourRows<kBySubnormals<B, Sink>>(codes, value);
   }
 }
 
