@@ -86,8 +86,11 @@ struct Unpack<Q5_K> {
       PutStoredRows(h.codes, value, sink);
     } else if constexpr (Sink::kRowsAtOnce == 4) {
       const auto qh = sink.Bytes(b.qh);
-      FourRows<0>(b.qs, qh, h, sink);
-      FourRows<4>(b.qs, qh, h, sink);
+      const auto codes = [&](auto r) DEQUANT_LAMBDA {
+        return Codes<r()>(sink.Bytes(b.qs + r / 2 * 32), qh);
+      };
+      sink.EightRows(
+          codes, [&](size_t r, size_t) DEQUANT_LAMBDA { return h.Value(r); });
     } else {
       const auto qh = sink.Bytes(b.qh);
       TwoRows<0>(b.qs, qh, h, sink);
@@ -105,23 +108,13 @@ struct Unpack<Q5_K> {
                     Field<r, 1, 4>(qh(tag, i)));
     };
   }
-  // Elements 32 r to 32 r + 63, and to 32 r + 127.
+  // Elements 32 r to 32 r + 63.
   template <int r, class Bytes, class Sink>
   HWY_INLINE static void TwoRows(const uint8_t* all, Bytes qh, const Header& h,
                                  Sink& sink) {
     const auto qs = sink.Bytes(all + 16 * r);
     sink.Row(Codes<r>(qs, qh), h.Value(r));
     sink.Row(Codes<r + 1>(qs, qh), h.Value(r + 1));
-  }
-  template <int r, class Bytes, class Sink>
-  HWY_INLINE static void FourRows(const uint8_t* all, Bytes qh, const Header& h,
-                                  Sink& sink) {
-    const auto codes = [&](auto i) DEQUANT_LAMBDA {
-      constexpr int kRow = r + static_cast<int>(i());
-      return Codes<kRow>(sink.Bytes(all + kRow / 2 * 32), qh);
-    };
-    sink.FourRows(
-        codes, [&](size_t i, size_t) DEQUANT_LAMBDA { return h.Value(r + i); });
   }
 };
 
