@@ -772,6 +772,10 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
   constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
   EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
     const auto use = [&](auto... table) DEQUANT_LAMBDA {
+      // (Rows of AVX2, and those with offsets, get slower.)
+      if constexpr (HWY_TARGET <= HWY_AVX3 && sizeof...(Offset) == 0) {
+        KeepOrder();
+      }
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
         of(kUses * i + j, [&](auto index, auto... sign) DEQUANT_LAMBDA {
           const auto q = IndexOf<Bytes, kPerScale>(index, j);
