@@ -84,7 +84,7 @@ struct Unpack<Q5_K> {
       const auto value = [&](size_t r, size_t)
                              DEQUANT_LAMBDA { return h.Value(r); };
       PutStoredRows(h.codes, value, sink);
-    } else if constexpr (Sink::kRowsAtOnce == 4) {
+    } else if constexpr (Sink::kRowsAtOnce > 1) {
       const auto qh = sink.Bytes(b.qh);
       const auto codes = [&](auto r) DEQUANT_LAMBDA {
         return Codes<r()>(sink.Bytes(b.qs + r / 2 * 32), qh);
