@@ -132,8 +132,9 @@ int main(int argc, char** argv) {
       if (type.name == Name(out)) continue;
       // The difference of both is n elements without the start and the end.
       for (int64_t elements : {n, 2 * n}) {
+        const int64_t bytes = elements / type.block_elements * type.block_bytes;
         Say("run " + std::string(type.name) + " " + std::string(Name(out)) +
-            " " + std::to_string(elements));
+            " " + std::to_string(elements) + " " + std::to_string(bytes));
         if (steps) ToggleSteps();
         const Status status =
             Dequantize(type.id, src.data(), out, dst.data(), elements, 1);

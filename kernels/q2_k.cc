@@ -59,11 +59,20 @@ struct Unpack<Q2_K> {
     typename Sink::RowsOfFour rows0, rows1;
   };
   template <class Sink>
-  HWY_INLINE static Made<Sink> Make(const Q2_K& b, float d, float dmin) {
+  struct Begun {
+    typename Sink::ScaleLanes scales, offsets;
+  };
+  template <class Sink>
+  HWY_INLINE static Begun<Sink> Begin(const Q2_K& b) {
     const Codes scales = LoadCodes(b.scales);
-    return {
-        Sink::MakeFourOf16(LowNibbles(scales), d, HighNibbles(scales), dmin),
-        Sink::WidenRowsOfFour(b.qs), Sink::WidenRowsOfFour(b.qs + 32)};
+    return {Sink::WidenScales(LowNibbles(scales)),
+            Sink::WidenScales(HighNibbles(scales))};
+  }
+  template <class Sink>
+  HWY_INLINE static Made<Sink> Make(const Q2_K& b, const Begun<Sink>& begun,
+                                    float d, float dmin) {
+    return {Sink::MakeFourOf16(begun.scales, d, begun.offsets, dmin),
+            Sink::WidenRowsOfFour(b.qs), Sink::WidenRowsOfFour(b.qs + 32)};
   }
 
   template <class Sink>

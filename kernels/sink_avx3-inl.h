@@ -573,10 +573,17 @@ class Sink {
   struct FourOf16 {
     std::conditional_t<sizeof(T) == 4, Floats, U16x32> of[sizeof(T)];
   };
-  HWY_INLINE static FourOf16 MakeFourOf16(Codes scales, float d, Codes offsets,
-                                          float doffset) {
-    const Floats scale = hn::Mul(FloatsOf(scales), Broadcast(df, d));
-    const Floats offset = hn::Mul(FloatsOf(offsets), Broadcast(df, doffset));
+  // The codes of scales that come with it, in lanes.
+  using ScaleLanes = hn::Vec<hn::FixedTag<int32_t, 16>>;
+  HWY_INLINE static ScaleLanes WidenScales(Codes q) {
+    return hn::PromoteTo(di, hn::BitCast(di8, q));
+  }
+  HWY_INLINE static FourOf16 MakeFourOf16(ScaleLanes scales, float d,
+                                          ScaleLanes offsets, float doffset) {
+    const auto times = [](ScaleLanes q, float of) DEQUANT_LAMBDA {
+      return hn::Mul(hn::ConvertTo(df, q), Broadcast(df, of));
+    };
+    const Floats scale = times(scales, d), offset = times(offsets, doffset);
     const auto all = [&](float code) DEQUANT_LAMBDA {
       return hn::MulAdd(hn::Set(df, code), scale, offset);
     };

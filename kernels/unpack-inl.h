@@ -69,12 +69,17 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 //   static void Do(const B& block, const Header& header, Sink& sink);
 // where Read may be a template of the sink as well, if headers differ by it,
 // and gets `const float* scale` of two or more; or, with vectors that are made
-// of a block before the codes of the one before it are unpacked, for which the
-// sink has a type, with
+// of a block before the codes of the one before it are unpacked, and begun
+// before those of the one before that, with
+//   template <class Sink> struct Begun;
+//   template <class Sink> struct Made;
 //   template <class Sink>
-//   static typename Sink::Made Make(const B& block, float scale...);
+//   static Begun<Sink> Begin(const B& block);
 //   template <class Sink>
-//   static void Do(const B& block, const Sink::Made& made, Sink& sink);
+//   static Made<Sink> Make(const B& block, const Begun<Sink>& begun,
+//                          float scale...);
+//   template <class Sink>
+//   static void Do(const B& block, const Made<Sink>& made, Sink& sink);
 // and, if the second field is a scale of what is subtracted, which comes with
 // the other sign then, with
 //   static constexpr bool kSubtracts = true;
@@ -725,8 +730,10 @@ constexpr bool kMakes = requires {
   &Unpack<B>::template Make<Sink>;
 };
 
-// Vectors of one block before the codes of another; the scales of kBatch blocks
-// before those of kBatch others, the first of which stand behind them, too.
+// Vectors of one block before the codes of another, and begun one before that:
+// what waits for each other stops what comes behind it. And the scales of
+// kBatch blocks before those of kBatch others, the first of which stand behind
+// them, too.
 template <class K, size_t... kIndex>
 HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
                             uint8_t* HWY_RESTRICT dst, Finite& finite,
@@ -737,12 +744,22 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
   alignas(kLine) BlockScales<B> scales[2][2 * kBatch];
   BlockScales<B>* now = scales[0];
   BlockScales<B>* next = scales[1];
-  const auto make = [](const uint8_t* block, const float* of) DEQUANT_LAMBDA {
-    return Unpack<B>::template Make<To>(BlockAt<B>(block, 0), of[kIndex]...);
+  const auto begin = [](const uint8_t* block) DEQUANT_LAMBDA {
+    return Unpack<B>::template Begin<To>(BlockAt<B>(block, 0));
   };
+  const auto make = [](const uint8_t* block, const auto& begun, const float* of)
+                        DEQUANT_LAMBDA {
+                          return Unpack<B>::template Make<To>(
+                              BlockAt<B>(block, 0), begun, of[kIndex]...);
+                        };
   const uint8_t* const last = src + (blocks - 1) * sizeof(B);
+  const auto after = [last](const uint8_t* block) DEQUANT_LAMBDA {
+    return block + (block != last) * sizeof(B);  // or the last one once more
+  };
   ReadScales<B, To>(src, HWY_MIN(blocks, kBatch), now, finite, fields);
-  auto made = make(src, now[0]);
+  auto made = make(src, begin(src), now[0]);
+  const uint8_t* ahead = after(src);
+  auto begun = begin(ahead);
   while (true) {
     const size_t n = HWY_MIN(blocks, kBatch);
     blocks -= n;
@@ -753,11 +770,12 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
     }
     for (size_t i = 0; i < n; ++i) {
       if constexpr (K::kStream) PrefetchAhead(src, sizeof(B));
-      const size_t step = src != last;  // or the last one once more
-      const auto ahead = make(src + step * sizeof(B), now[i + step]);
+      const auto next_made = make(ahead, begun, now[i + (ahead != src)]);
+      ahead = after(ahead);
+      begun = begin(ahead);
       To sink(dst);
       Unpack<B>::Do(BlockAt<B>(src, 0), made, sink);
-      made = ahead;
+      made = next_made;
       src += sizeof(B);
       dst += kOutBytes<K>;
     }
