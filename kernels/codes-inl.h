@@ -652,6 +652,13 @@ constexpr float kTimesOf = 1;
 template <class Scale>
 constexpr float kTimesOf<ByBits<Scale>> = kUnit / kBitUnit;
 
+// Whether a formula is a product with its scale.
+template <class Value>
+constexpr bool kIsProduct = requires(Value value) {
+  value.scale;
+}
+&&!requires(Value value) { value.offset; };
+
 // Whether output T needs no F32.
 template <typename T, class Value>
 constexpr bool kByHalf = HWY_HAVE_FLOAT16&& hwy::IsSame<T, hwy::float16_t>() &&

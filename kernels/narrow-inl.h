@@ -69,6 +69,18 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF df, V v) {
   return hn::Add(up, hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1)));
 #endif
 }
+// The same of constants times a scale, whose products are exact: so are those
+// by 2^16, and the difference is a product as well, rounded once. Both factors
+// are constants; `less` is 2^16 - 1 times the constant. (0 is added for -0.)
+template <class DF, class V>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF df,
+                                                         const float* less,
+                                                         const float* whole,
+                                                         V scale) {
+  const auto probe = hn::MulAdd(hn::Load(df, less), scale, hn::Zero(df));
+  return hn::BitCast(hn::RebindToUnsigned<DF>(),
+                     hn::MulSub(hn::Load(df, whole), scale, probe));
+}
 // The 16 bits of each value in 32-bit lanes.
 template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> Bf16Bits(DF df, V v) {
@@ -179,13 +191,18 @@ HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Narrow2(DF df, V lo, V hi) {
 #endif
 
 #if HWY_TARGET == HWY_AVX2
-// Two vectors as BF16 in one, in turn one value of each.
+// Two vectors of RoundedBf16 in one, in turn one value of each.
+template <class V>
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, hn::DFromV<V>>> InTurnOfRounded(
+    V even, V odd) {
+  const hn::Repartition<uint16_t, hn::DFromV<V>> du16;
+  return hn::OddEven(hn::BitCast(du16, odd),
+                     hn::BitCast(du16, hn::ShiftRight<16>(even)));
+}
 template <typename T, class DF, class V>
 HWY_INLINE hn::Vec<hn::Repartition<uint16_t, DF>> Bf16InTurn(DF df, V even,
                                                              V odd) {
-  const hn::Repartition<uint16_t, DF> du16;
-  return hn::OddEven(hn::BitCast(du16, RoundedBf16<T>(df, odd)),
-                     hn::BitCast(du16, Bf16Bits<T>(df, even)));
+  return InTurnOfRounded(RoundedBf16<T>(df, even), RoundedBf16<T>(df, odd));
 }
 #endif
 

@@ -45,6 +45,51 @@ struct TableLanes {
 template <class Values, bool kInTurn>
 inline constexpr TableLanes<Values, kInTurn> kTableLanes;
 
+// The values of 16 codes, those at even places and those at odd ones; of four,
+// twice; and eight magnitudes.
+template <class Map>
+struct CodeLanes {
+  alignas(32) float of[2][8];
+  constexpr CodeLanes() : of{} {
+    for (int i = 0; i < 16; ++i) of[i % 2][i / 2] = Map::Of(i) / kUnit;
+  }
+};
+template <class Map>
+inline constexpr CodeLanes<Map> kCodeLanes;
+template <class Map>
+struct FourLanes {
+  alignas(32) float of[1][8];
+  constexpr FourLanes() : of{} {
+    for (int i = 0; i < 8; ++i) of[0][i] = Map::Of(i % 4) / kUnit;
+  }
+};
+template <class Map>
+inline constexpr FourLanes<Map> kFourLanes;
+struct Magnitudes {
+  alignas(32) float of[1][8];
+  constexpr Magnitudes() : of{} {
+    for (int i = 0; i < 8; ++i) of[0][i] = (i + 1) / kUnit;
+  }
+};
+inline constexpr Magnitudes kMagnitudes;
+
+// The factors of RoundedBf16 for such constants.
+template <const auto& kLanes>
+struct Bf16Factors {
+  alignas(32) float less[std::size(kLanes.of)][8];
+  alignas(32) float whole[std::size(kLanes.of)][8];
+  constexpr Bf16Factors() : less{}, whole{} {
+    for (size_t v = 0; v < std::size(kLanes.of); ++v) {
+      for (size_t i = 0; i < 8; ++i) {
+        less[v][i] = kLanes.of[v][i] * 0xFFFFp0f;
+        whole[v][i] = kLanes.of[v][i] * 0x10000p0f;
+      }
+    }
+  }
+};
+template <const auto& kLanes>
+inline constexpr Bf16Factors<kLanes> kBf16Factors;
+
 // What is added to the codes of a row of RowTag<8>, in which kInAll is set, for
 // indices of such a table.
 template <size_t kGroups, size_t kPerScale, uint8_t kInAll>
@@ -188,9 +233,9 @@ class Sink {
     }
   }
   // In two steps, as AVX-512 does it.
-  static constexpr size_t kTablesAhead = kByTable ? 3 : 0;
-  // Each table, then a row. (For F16. Of BF16, some get slower.)
-  static constexpr bool kTablesApart = kByTable && !kIsBf16;
+  static constexpr size_t kTablesAhead = kIsBf16 ? 2 : kByTable ? 3 : 0;
+  // Each table, then a row.
+  static constexpr bool kTablesApart = true;
   struct ReadyNibbles {
     static constexpr size_t kTables = 1;
     Codes row, low, high;
@@ -438,7 +483,15 @@ class Sink {
     // Pairs of bytes, each of two values of a group.
     alignas(16) static constexpr uint8_t kPairs[16] = {
         0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15};
-    const U16x16 values = Narrowed(lanes(0), lanes(1));
+    const auto narrowed = [&]() DEQUANT_LAMBDA {
+      if constexpr (kIsBf16 && sizeof...(Offset) == 0) {
+        return InTurnOfRounded(Rounded<kLanes>(load(scale, 0), 0),
+                               Rounded<kLanes>(load(scale, 1), 1));
+      } else {
+        return Narrowed(lanes(0), lanes(1));
+      }
+    };
+    const U16x16 values = narrowed();
     if constexpr (std::size(Values::kOf) == 4) {
       Split<uint16_t>(use, values, kIsBf16 ? kLowHigh : kPairs);
     } else {
@@ -560,12 +613,12 @@ class Sink {
   // The same of 0 to 3: kFourInNibbles are its codes.
   template <class Map, class Value>
   HWY_INLINE void PutFromFour(Codes row, Map map, Value value) {
-    const Floats four = FourValues(map, value);
     Codes values;
     if constexpr (kIsBf16) {
-      values = hn::BitCast(dcodes, RoundedBf16<T>(df, four));
+      static_assert(kIsProduct<Value>);
+      values = hn::BitCast(dcodes, Rounded<kFourLanes<Map>>(value.scale));
     } else {
-      const auto half = Narrow<T>(df, four);
+      const auto half = Narrow<T>(df, FourValues(map, value));
       values = hn::BitCast(dcodes, hn::Combine(du16, half, half));
     }
     constexpr const auto& kOf = kFourInNibbles<kIsBf16>;
@@ -576,6 +629,12 @@ class Sink {
   template <class Map, class Value0, class Use>
   HWY_INLINE static void MakeTable(Map map, Value0 value, const Use& use) {
     constexpr int kFirst1 = kIsBf16 ? 1 : 8, kStep = kIsBf16 ? 2 : 1;
+    if constexpr (kIsBf16 && kIsProduct<Value0>) {
+      constexpr const auto& kOf = kCodeLanes<Map>;
+      const U16x16 values = InTurnOfRounded(Rounded<kOf>(value.scale, 0),
+                                            Rounded<kOf>(value.scale, 1));
+      return Split<uint64_t>(use, values, kLowHigh);
+    }
     const auto q = map(LoadCodes(kAllCodes));
     const Floats v0 = value(df, Value(WidenTo<0, kStep, 3>(q)));
     const Floats v1 = value(df, Value(WidenTo<kFirst1, kStep, 3>(q)));
@@ -584,18 +643,16 @@ class Sink {
   // -8 to 7 times a scale are eight magnitudes.
   template <class Value0, class Use>
   HWY_INLINE static void MakeTable(Minus8, Value0 value, const Use& use) {
-    alignas(32) static constexpr float kMagnitudes[8] = {
-        1 / kUnit, 2 / kUnit, 3 / kUnit, 4 / kUnit,
-        5 / kUnit, 6 / kUnit, 7 / kUnit, 8 / kUnit};
     constexpr const auto& kOf = kSignedNibbles<kIsBf16>;
-    const Floats values = value(df, hn::Load(df, kMagnitudes));
     U16x16 words;
     if constexpr (kIsBf16) {
-      const U32x8 rounded = RoundedBf16<T>(df, values);
+      static_assert(kIsProduct<Value0>);
+      const U32x8 rounded = Rounded<kMagnitudes>(value.scale);
       const U32x8 other = hn::ConcatLowerUpper(du, rounded, rounded);
       words = hn::OddEven(hn::BitCast(du16, other),
                           hn::BitCast(du16, hn::ShiftRight<16>(rounded)));
     } else {
+      const Floats values = value(df, hn::Load(df, kMagnitudes.of[0]));
       const auto half = Narrow<T>(df, values);
       words = hn::Combine(du16, half, half);
     }
@@ -604,6 +661,16 @@ class Sink {
     const auto high = hn::TableLookupBytes(bytes, hn::Load(dcodes, kOf.high));
     use(low, hn::Xor(hn::And(high, hn::Load(dcodes, kOf.kept)),
                      hn::Load(dcodes, kOf.sign)));
+  }
+  // RoundedBf16 of vector v of constants times a scale.
+  template <const auto& kLanes>
+  HWY_INLINE static U32x8 Rounded(Floats scale, size_t v = 0) {
+    constexpr const auto& kFactors = kBf16Factors<kLanes>;
+    return RoundedBf16(df, kFactors.less[v], kFactors.whole[v], scale);
+  }
+  template <const auto& kLanes>
+  HWY_INLINE static U32x8 Rounded(float scale, size_t v = 0) {
+    return Rounded<kLanes>(hn::Set(df, scale), v);
   }
   // Eight values and eight, BF16 in turn.
   HWY_INLINE static U16x16 Narrowed(Floats v0, Floats v1) {
