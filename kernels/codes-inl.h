@@ -541,6 +541,7 @@ struct OneOf16 {
 struct TwoBitCodes {
   static constexpr float kOf[4] = {0, 1 / kUnit, 2 / kUnit, 3 / kUnit};
   static constexpr uint8_t kInAll = 0;
+  static constexpr int kCodeAt = HWY_TARGET == HWY_AVX2 ? 2 : 0;
   template <class V>
   HWY_INLINE static V Value(V q, V scale, V offset) {
     return hn::MulAdd(q, scale, offset);

@@ -302,13 +302,16 @@ HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
 
 // The magnitudes of a grid's rows, for tables of 16 values; which bits of a
 // byte tell them apart, and what these are in all. AVX-512 has tables of 32,
-// with the group below the code.
-constexpr int kFourTo = HWY_TARGET <= HWY_AVX3 ? 3 : 0;
+// with the group below the code, where AVX2 makes a table with less work, too.
+constexpr int kFourTo = HWY_TARGET <= HWY_AVX3   ? 3
+                        : HWY_TARGET == HWY_AVX2 ? 2
+                                                 : 0;
 struct Iq2Bytes {
   // Byte look-ups of x86 ignore bits 4 to 6.
   static constexpr bool kAsTheyAre = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3;
   static constexpr float kOf[4] = {8, 25, 0, 43};
   static constexpr uint8_t kInAll = kAsTheyAre ? 8 : 0;
+  static constexpr int kCodeAt = kAsTheyAre ? 0 : kFourTo;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
     if constexpr (kAsTheyAre) return bytes;
@@ -318,6 +321,7 @@ struct Iq2Bytes {
 struct Iq1Rows {  // less the offset that their group adds to all of them
   static constexpr float kOf[4] = {0, 8, 0, -8};
   static constexpr uint8_t kInAll = 0;
+  static constexpr int kCodeAt = kFourTo;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
     // Below is zero; what is above, AVX-512 ignores.
@@ -332,6 +336,7 @@ struct Iq1Rows {  // less the offset that their group adds to all of them
 struct Iq1Bytes {  // with an offset, without a sign
   static constexpr float kOf[4] = {1, 7, 9, 0};
   static constexpr uint8_t kInAll = 0;
+  static constexpr int kCodeAt = kFourTo;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
     return Field<2, 2, kFourTo>(bytes);
@@ -772,8 +777,9 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
   constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
   EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
     const auto use = [&](auto... table) DEQUANT_LAMBDA {
-      // (Rows of AVX2, and those with offsets, get slower.)
-      if constexpr (HWY_TARGET <= HWY_AVX3 && sizeof...(Offset) == 0) {
+      // (Others get slower.)
+      if constexpr (HWY_TARGET == (sizeof...(Offset) > 0 ? HWY_AVX2 : 0) ||
+                    (HWY_TARGET <= HWY_AVX3 && sizeof...(Offset) == 0)) {
         KeepOrder();
       }
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {

@@ -96,7 +96,6 @@ struct Unpack<Q2_K> {
   template <class Sink>
   HWY_INLINE static void Do(const Q2_K& b, const Header& h, Sink& sink) {
     sink.TwoBitRows(b.qs, h.scale, h.offset);
-    sink.TwoBitRows(b.qs + 32, h.scale + 8, h.offset + 8);
   }
 #endif
 };

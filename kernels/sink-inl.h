@@ -187,13 +187,19 @@ class Sink {
   template <int kBits>
   static constexpr bool kPackedRows = false;
 
-  // Four rows of 2-bit fields in 32 bytes, the first in their lowest bits; each
-  // half of a row has a scale and an offset.
+  // Eight rows of 2-bit fields: four in 32 bytes, the first in their lowest
+  // bits, and four in the next 32. Each half of a row has a scale and an
+  // offset.
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
-    const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
-    TwoBitRowPair<0>(bytes0, bytes1, scale, offset);
-    TwoBitRowPair<4>(bytes0, bytes1, scale + 4, offset + 4);
+    EachOf(kTimes<2>, [&](size_t i) DEQUANT_LAMBDA {
+      const Codes bytes0 = LoadCodes(p + 32 * i);
+      const Codes bytes1 = LoadCodes(p + 32 * i + 16);
+      const float* scales = scale + 8 * i;
+      const float* offsets = offset + 8 * i;
+      TwoBitRowPair<0>(bytes0, bytes1, scales, offsets);
+      TwoBitRowPair<4>(bytes0, bytes1, scales + 4, offsets + 4);
+    });
   }
   // A row of the 2-bit fields that start at bit kFrom of bytes(d, i), which
   // stand for what `map` makes of them, where more than these have that scale.

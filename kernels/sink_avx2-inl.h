@@ -90,16 +90,23 @@ struct Bf16Factors {
 template <const auto& kLanes>
 inline constexpr Bf16Factors<kLanes> kBf16Factors;
 
+// Where an index of such a table has the group.
+template <class Values>
+constexpr int kGroupAt = 0;
+template <class Values>
+requires(std::size(Values::kOf) ==
+         4) constexpr int kGroupAt<Values> = Values::kCodeAt == 0 ? 2 : 0;
+
 // What is added to the codes of a row of RowTag<8>, in which kInAll is set, for
 // indices of such a table.
-template <size_t kGroups, size_t kPerScale, uint8_t kInAll>
+template <size_t kGroups, int kAt, size_t kPerScale, uint8_t kInAll>
 struct GroupsOfRows {
   alignas(32) uint8_t of[4][32];
   constexpr GroupsOfRows() : of{} {
     for (size_t row = 0; row < 4; ++row) {
       for (size_t i = 0; i < 32; ++i) {
         const size_t group = kPerScale == 32 ? row : 2 * row + i / 8 % 2;
-        const size_t bits = group % kGroups << (kGroups == 4 ? 2 : 0);
+        const size_t bits = group % kGroups << kAt;
         of[row][i] = static_cast<uint8_t>(bits ^ kInAll);
       }
     }
@@ -108,7 +115,9 @@ struct GroupsOfRows {
 template <class Values, size_t kPerScale>
 HWY_INLINE Codes IndexOf(Codes row, size_t row_of_table) {
   constexpr size_t kGroups = 16 / std::size(Values::kOf);
-  static constexpr GroupsOfRows<kGroups, kPerScale, Values::kInAll> kGroupsOf;
+  static constexpr GroupsOfRows<kGroups, kGroupAt<Values>, kPerScale,
+                                Values::kInAll>
+      kGroupsOf;
   return hn::Xor(row, hn::Load(dcodes, kGroupsOf.of[row_of_table]));
 }
 
@@ -304,29 +313,43 @@ class Sink {
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
     if constexpr (kFourValues) {
-      const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
-      const auto four = [&](size_t i) DEQUANT_LAMBDA {
-        return FourValues(Same(), Formula(scale[i], offset[i]));
-      };
-      PutTwoBits<0>(bytes0, bytes1, four(0), four(1));
-      PutTwoBits<2>(bytes0, bytes1, four(2), four(3));
-      PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
-      PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
-    } else {
-      // Both tables first: rows wait for them.
-      Codes low[2], high[2];
-      ForEach(kTimes<2>, [&](auto i) DEQUANT_LAMBDA {
-        const auto use = [&](Codes l, Codes h) DEQUANT_LAMBDA {
-          low[i()] = l;
-          high[i()] = h;
+      EachOf(kTimes<2>, [&](size_t i) DEQUANT_LAMBDA {
+        const Codes bytes0 = LoadCodes(p + 32 * i);
+        const Codes bytes1 = LoadCodes(p + 32 * i + 16);
+        const auto four = [&](size_t j) DEQUANT_LAMBDA {
+          const size_t half = 8 * i + j;
+          return FourValues(Same(), Formula(scale[half], offset[half]));
         };
-        OfGroups<TwoBitCodes>(use, scale + 4 * i(), offset + 4 * i());
+        PutTwoBits<0>(bytes0, bytes1, four(0), four(1));
+        PutTwoBits<2>(bytes0, bytes1, four(2), four(3));
+        PutTwoBits<4>(bytes0, bytes1, four(4), four(5));
+        PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
       });
-      const Codes bytes = LoadCodes(LookedUpRow(), p);
-      ForEach(kTimes<4>, [&](auto i) DEQUANT_LAMBDA {
-        const Codes q = Field<2 * static_cast<int>(i()), 2>(bytes);
-        PutFromTable(IndexOf<TwoBitCodes, 16>(q, i() % 2), low[i() / 2],
-                     high[i() / 2]);
+    } else {
+      // Each table, of two rows, two tables ahead of these.
+      constexpr size_t kTables = 4, kAhead = 2;
+      Codes low[kTables], high[kTables];
+      ForEach(kTimes<kTables + kAhead>, [&](auto i) DEQUANT_LAMBDA {
+        if constexpr (i() < kTables) {
+          const auto use = [&](Codes l, Codes h) DEQUANT_LAMBDA {
+            low[i()] = l;
+            high[i()] = h;
+          };
+          OfGroups<TwoBitCodes>(use, scale + 4 * i(), offset + 4 * i());
+          KeepOrder();
+        }
+        if constexpr (i() >= kAhead) {
+          constexpr size_t kTable = i() - kAhead;
+          constexpr int kFrom = kTable % 2 * 4;
+          const Codes bytes = LoadCodes(LookedUpRow(), p + kTable / 2 * 32);
+          const auto put = [&](Codes codes, size_t row) DEQUANT_LAMBDA {
+            PutFromTable(IndexOf<TwoBitCodes, 16>(codes, row), low[kTable],
+                         high[kTable]);
+          };
+          put(Field<kFrom, 2, TwoBitCodes::kCodeAt>(bytes), 0);
+          put(Field<kFrom + 2, 2, TwoBitCodes::kCodeAt>(bytes), 1);
+          KeepOrder();
+        }
       });
     }
   }
@@ -462,8 +485,8 @@ class Sink {
   }
 
   // Four values (Values has them) for each of four scales: an index is the code
-  // in bits 0 and 1, the group in bits 2 and 3. Or eight for each of two: the
-  // group in bit 0.
+  // in bits 2 and 3, the group in bits 0 and 1, or, which takes two operations
+  // more, the other way round. Or eight for each of two: the group in bit 0.
   template <class Values, class Use, class... Offset>
   HWY_INLINE static void OfGroups(const Use& use, const float* scale,
                                   Offset... offset) {
@@ -480,6 +503,9 @@ class Sink {
         return Values::Value(value, load(scale, i), load(offset..., i));
       }
     };
+    // Of two codes in turn, first all of one.
+    alignas(16) static constexpr uint8_t kInTurn[16] = {
+        0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15};
     // Pairs of bytes, each of two values of a group.
     alignas(16) static constexpr uint8_t kPairs[16] = {
         0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15};
@@ -492,7 +518,9 @@ class Sink {
       }
     };
     const U16x16 values = narrowed();
-    if constexpr (std::size(Values::kOf) == 4) {
+    if constexpr (std::size(Values::kOf) == 4 && kGroupAt<Values> == 0) {
+      Split<uint64_t>(use, values, kIsBf16 ? kInTurn : kLowHigh);
+    } else if constexpr (std::size(Values::kOf) == 4) {
       Split<uint16_t>(use, values, kIsBf16 ? kLowHigh : kPairs);
     } else {
       using Unit = std::conditional_t<kIsBf16, uint64_t, uint8_t>;

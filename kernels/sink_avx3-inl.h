@@ -666,6 +666,11 @@ class Sink {
 #else
   HWY_INLINE void TwoBitRows(const uint8_t* p, const float* scale,
                              const float* offset) {
+    FourTwoBitRows(p, scale, offset);
+    FourTwoBitRows(p + 32, scale + 8, offset + 8);
+  }
+  HWY_INLINE void FourTwoBitRows(const uint8_t* p, const float* scale,
+                                 const float* offset) {
     if constexpr (sizeof(T) == 4) {
       const Codes bytes0 = LoadCodes(p), bytes1 = LoadCodes(p + 16);
       const auto four = [&](size_t i) DEQUANT_LAMBDA {
