@@ -450,6 +450,18 @@ struct TwoNibblesOf {
 template <class Value>
 TwoNibblesOf(const uint8_t*, Value, Value) -> TwoNibblesOf<Value>;
 
+// make(i) and use(i) for i below n, use kAhead steps later: what is used at
+// once waits for what was made, and stops what comes behind it.
+template <size_t n, size_t kAhead, bool kInOrder = true, class Make, class Use>
+HWY_INLINE void MakeAhead(const Make& make, const Use& use) {
+  ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
+    if constexpr (i() < n) make(i);
+    if constexpr (kInOrder) KeepOrder();
+    if constexpr (i() >= kAhead) use(kTimes<i() - kAhead>);
+    if constexpr (kInOrder) KeepOrder();
+  });
+}
+
 // rows(0) to rows(n - 1), which are such. They are made ready some tables
 // ahead, one or two rows at a time.
 template <size_t n, class Rows, class Sink>
@@ -468,12 +480,9 @@ HWY_INLINE void PutNibbles(const Rows& rows, Sink& sink) {
     constexpr size_t kAhead = Sink::kTablesAhead / Ready::kTables;
     static_assert(!kPairs || n % 2 == 0);
     Ready ready[kTimesMade];
-    ForEach(kTimes<kTimesMade + kAhead>, [&](auto i) DEQUANT_LAMBDA {
-      if constexpr (i() < kTimesMade) ready[i()] = made(i());
-      if constexpr (Sink::kTablesApart) KeepOrder();
-      if constexpr (i() >= kAhead) sink.Put(ready[i() - kAhead]);
-      if constexpr (Sink::kTablesApart) KeepOrder();
-    });
+    MakeAhead<kTimesMade, kAhead, Sink::kTablesApart>(
+        [&](auto i) DEQUANT_LAMBDA { ready[i()] = made(i()); },
+        [&](auto i) DEQUANT_LAMBDA { sink.Put(ready[i()]); });
   } else {
     EachOf(kTimes<n>, [&](size_t i) DEQUANT_LAMBDA { sink.Nibbles(rows(i)); });
   }

@@ -84,11 +84,21 @@ struct Unpack<Q3_K> {
     } else {
       const auto hmask = sink.LookedUpBytes(b.hmask);
       const auto lower = sink.LookedUpBytes(b.qs);
-      TwoRows<0>(lower, hmask, h.scale, sink);
-      TwoRows<2>(lower, hmask, h.scale, sink);
       const auto upper = sink.LookedUpBytes(b.qs + 32);
-      TwoRows<4>(upper, hmask, h.scale, sink);
-      TwoRows<6>(upper, hmask, h.scale, sink);
+      const auto qs = [&](auto row) DEQUANT_LAMBDA {
+        if constexpr (row < 4) return lower;
+        return upper;
+      };
+      if constexpr (Sink::kTwoRows) {
+        ForEach(kTimes<4>, [&](auto i) DEQUANT_LAMBDA {
+          TwoRows<2 * i()>(qs(kTimes<2 * i()>), hmask, h.scale, sink);
+        });
+      } else {
+        const auto codes = [&](auto r) DEQUANT_LAMBDA {
+          return RowCodes<r(), Sink>(qs(r), hmask);
+        };
+        sink.template RowsOfEight<Minus4, 8>(codes, h.scale);
+      }
     }
   }
 
@@ -132,32 +142,23 @@ struct Unpack<Q3_K> {
   template <int kRow, class Bytes, class Sink>
   HWY_INLINE static void TwoRows(Bytes qs, Bytes hmask, const float* scale,
                                  Sink& sink) {
-    if constexpr (Sink::kTwoRows) {
-      constexpr int kFrom = kRow % 4 * 2;
-      const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-        return hn::Or(TwoFields<kFrom, kFrom + 2, 2, 1, 5>(qs(tag, i)),
-                      TwoFields<kRow, kRow + 1, 1, 3, 7>(hmask(tag, i)));
-      };
-      sink.template TwoRowsOfEight<Minus4>(codes, scale + 2 * kRow);
-    } else {
-      Row<kRow>(qs, hmask, scale, sink);
-      Row<kRow + 1>(qs, hmask, scale, sink);
-    }
+    constexpr int kFrom = kRow % 4 * 2;
+    const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
+      return hn::Or(TwoFields<kFrom, kFrom + 2, 2, 1, 5>(qs(tag, i)),
+                    TwoFields<kRow, kRow + 1, 1, 3, 7>(hmask(tag, i)));
+    };
+    sink.template TwoRowsOfEight<Minus4>(codes, scale + 2 * kRow);
   }
   // Elements 32 kRow to 32 kRow + 31.
-  template <int kRow, class Bytes, class Sink>
-  HWY_INLINE static void Row(Bytes qs, Bytes hmask, const float* scale,
-                             Sink& sink) {
-    constexpr int kFrom = kRow % 4 * 2;
+  template <int kRow, class Sink, class Bytes>
+  HWY_INLINE static auto RowCodes(Bytes qs, Bytes hmask) {
     if constexpr (Sink::kGroupTables) {
-      const auto codes = [&](auto tag, size_t i) DEQUANT_LAMBDA {
-        return hn::Or(Field<kFrom, 2, 1>(qs(tag, i)),
+      return [qs, hmask](auto tag, size_t i) DEQUANT_LAMBDA {
+        return hn::Or(Field<kRow % 4 * 2, 2, 1>(qs(tag, i)),
                       Field<kRow, 1, 3>(hmask(tag, i)));
       };
-      sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
     } else {
-      const auto codes = Codes<kRow>(qs, hmask);
-      sink.template HalvesOfEight<Minus4>(codes, scale + 2 * kRow);
+      return Codes<kRow>(qs, hmask);
     }
   }
   template <int kRow, class Bytes>

@@ -84,20 +84,12 @@ class Sink {
   static constexpr bool kTwoRows = false;
   static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
   static constexpr bool kCodesFirst = false;
-  template <class Values, class Fn>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
-#if !HWY_HAVE_SCALABLE
-    if constexpr (kGroupTables) {
-      const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
-      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-        PutFromTable(IndexOf<Values, 16>(q0, 0), low, high);
-        PutFromTable(IndexOf<Values, 16>(q1, 1), low, high);
-      };
-      OfGroups<Values>(use, scale);
-      return;
-    }
-#endif
-    Halves(codes, scale);
+  // Rows codes(0) to codes(kRows - 1), constants; each half has a scale.
+  template <class Values, size_t kRows, class Fn>
+  HWY_INLINE void RowsOfEight(const Fn& codes, const float* scale) {
+    ForEach(kTimes<kRows>, [&](auto r) DEQUANT_LAMBDA {
+      HalvesOfEight<Values>(codes(r), scale + 2 * r());
+    });
   }
 
   // Where that is less work, T is computed once for each of the 16 codes, and
@@ -227,6 +219,22 @@ class Sink {
   }
 
  private:
+  template <class Values, class Fn>
+  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
+#if !HWY_HAVE_SCALABLE
+    if constexpr (kGroupTables) {
+      const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
+      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
+        PutFromTable(IndexOf<Values, 16>(q0, 0), low, high);
+        PutFromTable(IndexOf<Values, 16>(q1, 1), low, high);
+      };
+      OfGroups<Values>(use, scale);
+      return;
+    }
+#endif
+    Halves(codes, scale);
+  }
+
   template <class Map, class Value>
   HWY_INLINE void PutPair(Codes q0, Codes q1, Map map, Value value) {
     if constexpr (kTables && !kByHalf<T, Value>) {

@@ -326,31 +326,24 @@ class Sink {
         PutTwoBits<6>(bytes0, bytes1, four(6), four(7));
       });
     } else {
-      // Each table, of two rows, two tables ahead of these.
-      constexpr size_t kTables = 4, kAhead = 2;
-      Codes low[kTables], high[kTables];
-      ForEach(kTimes<kTables + kAhead>, [&](auto i) DEQUANT_LAMBDA {
-        if constexpr (i() < kTables) {
-          const auto use = [&](Codes l, Codes h) DEQUANT_LAMBDA {
-            low[i()] = l;
-            high[i()] = h;
-          };
-          OfGroups<TwoBitCodes>(use, scale + 4 * i(), offset + 4 * i());
-          KeepOrder();
-        }
-        if constexpr (i() >= kAhead) {
-          constexpr size_t kTable = i() - kAhead;
-          constexpr int kFrom = kTable % 2 * 4;
-          const Codes bytes = LoadCodes(LookedUpRow(), p + kTable / 2 * 32);
-          const auto put = [&](Codes codes, size_t row) DEQUANT_LAMBDA {
-            PutFromTable(IndexOf<TwoBitCodes, 16>(codes, row), low[kTable],
-                         high[kTable]);
-          };
-          put(Field<kFrom, 2, TwoBitCodes::kCodeAt>(bytes), 0);
-          put(Field<kFrom + 2, 2, TwoBitCodes::kCodeAt>(bytes), 1);
-          KeepOrder();
-        }
-      });
+      // Each table is one of two rows.
+      Codes low[4], high[4];
+      const auto make = [&](auto i) DEQUANT_LAMBDA {
+        OfGroups<TwoBitCodes>(Into(low[i()], high[i()]), scale + 4 * i(),
+                              offset + 4 * i());
+      };
+      const auto use = [&](auto i) DEQUANT_LAMBDA {
+        constexpr size_t kTable = i();
+        constexpr int kFrom = kTable % 2 * 4;
+        const Codes bytes = LoadCodes(LookedUpRow(), p + kTable / 2 * 32);
+        const auto put = [&](Codes codes, size_t row) DEQUANT_LAMBDA {
+          PutFromTable(IndexOf<TwoBitCodes, 16>(codes, row), low[kTable],
+                       high[kTable]);
+        };
+        put(Field<kFrom, 2, TwoBitCodes::kCodeAt>(bytes), 0);
+        put(Field<kFrom + 2, 2, TwoBitCodes::kCodeAt>(bytes), 1);
+      };
+      MakeAhead<4, 2>(make, use);
     }
   }
   template <int kFrom, class Fn, class Map, class F>
@@ -471,17 +464,18 @@ class Sink {
     };
     PutFour(q(0), q(1), q(2), q(3), value0, value1);
   }
-  template <class Values, class Fn>
-  HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
-    const auto q = codes(LookedUpRow(), size_t{0});
-    if constexpr (kGroupTables) {
-      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-        PutFromTable(IndexOf<Values, 16>(q, 0), low, high);
-      };
-      OfGroups<Values>(use, scale);
-    } else {
-      PutRow(q, Formula(scale[0]), Formula(scale[1]));
-    }
+  template <class Values, size_t kRows, class Fn>
+  HWY_INLINE void RowsOfEight(const Fn& codes, const float* scale) {
+    static_assert(kGroupTables);
+    Codes low[kRows], high[kRows];
+    const auto make = [&](auto r) DEQUANT_LAMBDA {
+      OfGroups<Values>(Into(low[r()], high[r()]), scale + 2 * r());
+    };
+    const auto use = [&](auto r) DEQUANT_LAMBDA {
+      const Codes q = codes(r)(LookedUpRow(), size_t{0});
+      PutFromTable(IndexOf<Values, 16>(q, 0), low[r()], high[r()]);
+    };
+    MakeAhead<kRows, 1>(make, use);
   }
 
   // Four values (Values has them) for each of four scales: an index is the code
@@ -627,15 +621,19 @@ class Sink {
     to_ += 32;
   }
 
+  // For what makes a table.
+  HWY_INLINE static auto Into(Codes& low, Codes& high) {
+    return [&](Codes l, Codes h) DEQUANT_LAMBDA {
+      low = l;
+      high = h;
+    };
+  }
   // A row of RowTag<8>, and the table of what `map` makes of 0 to 15.
   template <class Map, class Value>
   HWY_INLINE static ReadyNibbles MadeReady(Codes row, Map map, Value value) {
     ReadyNibbles ready;
     ready.row = row;
-    MakeTable(map, value, [&](Codes low, Codes high) DEQUANT_LAMBDA {
-      ready.low = low;
-      ready.high = high;
-    });
+    MakeTable(map, value, Into(ready.low, ready.high));
     return ready;
   }
   // The same of 0 to 3: kFourInNibbles are its codes.
