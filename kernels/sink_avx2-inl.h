@@ -33,8 +33,10 @@ struct TableLanes {
   alignas(32) float of[2][8];
   constexpr TableLanes() : of{} {
     for (size_t i = 0; i < 8; ++i) {
-      if (std::size(Values::kOf) == 8) {  // all of one group, and of the other
-        of[0][i] = of[1][i] = Values::kOf[i];
+      if (std::size(Values::kOf) == 8) {
+        // All of one group, and of the other; or four of both, and the others.
+        of[0][i] = Values::kOf[kInTurn ? i : i % 4];
+        of[1][i] = Values::kOf[kInTurn ? i : i % 4 + 4];
       } else {  // of all groups two values, and the other two
         of[0][i] = Values::kOf[kInTurn ? i / 4 * 2 : i / 4];
         of[1][i] = Values::kOf[kInTurn ? i / 4 * 2 + 1 : i / 4 + 2];
@@ -487,7 +489,8 @@ class Sink {
     constexpr const auto& kLanes = kTableLanes<Values, kIsBf16>;
     const auto load = [](const float* of, size_t group) DEQUANT_LAMBDA {
       if constexpr (std::size(Values::kOf) == 4) return hn::LoadDup128(df, of);
-      return hn::Set(df, of[group]);
+      if constexpr (kIsBf16) return hn::Set(df, of[group]);
+      return hn::ConcatUpperLower(df, hn::Set(df, of[1]), hn::Set(df, of[0]));
     };
     const auto lanes = [&](size_t i) DEQUANT_LAMBDA {
       const Floats value = hn::Load(df, kLanes.of[i]);
@@ -517,8 +520,7 @@ class Sink {
     } else if constexpr (std::size(Values::kOf) == 4) {
       Split<uint16_t>(use, values, kIsBf16 ? kLowHigh : kPairs);
     } else {
-      using Unit = std::conditional_t<kIsBf16, uint64_t, uint8_t>;
-      Split<Unit>(use, values, kLowHigh);
+      Split<uint64_t>(use, values, kIsBf16 ? kLowHigh : kPairs);
     }
   }
   HWY_INLINE void PutFromTable(Codes row, Codes low, Codes high) {
