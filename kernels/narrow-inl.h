@@ -42,8 +42,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 struct NormalBf16 {
   uint16_t bits;
 };
-constexpr bool kHasNormalBf16 =
-    HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_AVX2;
+// (Vectors of any length compute MXFP4, whose scales go up to 2^127.)
+constexpr bool kHasNormalBf16 = HWY_TARGET <= HWY_AVX3 ||
+                                HWY_TARGET == HWY_AVX2 ||
+                                (HWY_TARGET_IS_SVE && !HWY_HAVE_SCALABLE);
 
 // NaN where v is, or Inf.
 template <class DF, class V>
@@ -244,11 +246,9 @@ HWY_INLINE void StoreAs(DF df, V v, uint8_t* to) {
 template <typename T, bool kStream = false, class DF, class V>
 HWY_INLINE void StoreAs2(DF df, V lo, V hi, uint8_t* to) {
 #if !HWY_HAVE_SCALABLE
+  constexpr bool kIsBf16 = sizeof(T) == 2 && !std::is_same_v<T, hwy::float16_t>;
   constexpr bool kPack =
-      sizeof(T) == 2 &&
-      (HWY_TARGET_IS_NEON ||
-       (HWY_ARCH_X86 &&
-        (DEQUANT_NO_F16C || !std::is_same_v<T, hwy::float16_t>)));
+      kIsBf16 || (sizeof(T) == 2 && (HWY_TARGET_IS_NEON || DEQUANT_NO_F16C));
   if constexpr (kPack) {
     Store<kStream>(hn::Repartition<uint16_t, DF>(), Narrow2<T>(df, lo, hi), to);
   } else
