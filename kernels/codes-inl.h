@@ -497,17 +497,6 @@ constexpr float kUnit = 0x1p-24f;
 constexpr float kUnit = 1.0f;
 #endif
 
-// An F16 whose bits are moved to where F32 has them is that, times 2^-112, and
-// nothing has to convert it. So scales may come times kBitUnit, where something
-// that is constant takes that back. (Those of subnormals are subnormals then.
-// On Zen 4 they cost nothing; elsewhere they may: Highway picks this target on
-// AMD's CPUs only.)
-#if HWY_TARGET == HWY_AVX3_ZEN4
-constexpr float kBitUnit = 0x1p-112f;
-#else
-constexpr float kBitUnit = kUnit;
-#endif
-
 // AVX-512 does that with the signed codes of a row only, by one permute of
 // bytes for a half: their scales come times kSignedUnit.
 constexpr float kSignedUnit = DEQUANT_HAS_VBMI ? 0x1p-24f : 1.0f;
@@ -651,17 +640,6 @@ struct HalfScaled {
   }
 #endif
 };
-// By one that comes times kBitUnit, of values that are constant and come times
-// kTimesOf of it.
-template <class Scale>
-struct ByBits : Scale {};
-template <class Scale>
-ByBits(Scale) -> ByBits<Scale>;
-template <class Value>
-constexpr float kTimesOf = 1;
-template <class Scale>
-constexpr float kTimesOf<ByBits<Scale>> = kUnit / kBitUnit;
-
 // Whether a formula is a product with its scale.
 template <class Value>
 constexpr bool kIsProduct = requires(Value value) {
@@ -692,10 +670,6 @@ struct OffsetScaled {
 
 HWY_INLINE Scaled Formula(float scale) { return {scale}; }
 HWY_INLINE HalfScaled Formula(HalfScaled scale) { return scale; }
-template <class Scale>
-HWY_INLINE ByBits<Scale> Formula(ByBits<Scale> scale) {
-  return scale;
-}
 HWY_INLINE ScaledOffset Formula(ScaledOffset value) { return value; }
 HWY_INLINE ScaledOffset Formula(float scale, float offset) {
   return {scale, offset};

@@ -947,7 +947,7 @@ HWY_INLINE void PutOffsetRows(const uint16_t* index, const float* offset,
 }
 
 // Scales for them, of rows of 8: what Read gets, mended.
-constexpr float kRowUnit = 1.0f / kBitUnit;
+constexpr float kRowUnit = 1.0f / kUnit;
 // And for rows that the sink converts, if it does not look up values.
 template <class Sink>
 constexpr float kCodeUnit = Sink::kGroupTables ? 1.0f : kSignedUnit;

@@ -55,7 +55,6 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ1_M> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = Sink::kGroupTables &&
                                           (HWY_TARGET <= HWY_AVX3);

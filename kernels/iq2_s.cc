@@ -54,7 +54,6 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_S> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3;
   struct Header {

@@ -51,7 +51,6 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ2_XXS> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = Sink::kGroupTables &&
                                           (HWY_TARGET <= HWY_AVX3);

@@ -43,9 +43,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<IQ4_NL> {
-  static constexpr bool kByBits = true;
   HWY_INLINE static auto Nibbles(const IQ4_NL& b, float d) {
-    return NibblesOf{b.qs, OneOf16<kValuesIq4nl>(), ByBits{HalfScaled{d, b.d}}};
+    return NibblesOf{b.qs, OneOf16<kValuesIq4nl>(), HalfScaled{d, b.d}};
   }
 };
 

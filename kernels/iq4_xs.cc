@@ -60,7 +60,6 @@ struct Unpack<IQ4_XS> {
   static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3 ||
                                           (HWY_TARGET == HWY_AVX2 &&
                                            Sink::kGroupTables);
-  static constexpr bool kByBits = true;
   struct Header {
     // Where a vector of 16 is stored, the first eight of it.
     alignas(32) float scale[DEQUANT_HAS_VBMI ? 8 : 16];
@@ -78,13 +77,12 @@ struct Unpack<IQ4_XS> {
     const hn::Repartition<uint8_t, decltype(df)> d8;
     const auto head = hn::BitCast(d8, hn::Set(du64, Load64(b.d)));
     const auto codes = hn::BitCast(du, BitsFrom(head, kFrom));
-    // There a code is as many units of a float: no conversion, and kBitUnit is
-    // taken back.
-    constexpr float kUnits = 0x1p11f / kBitUnit;
+    // There a code is as many units of a float, which needs no conversion.
+    constexpr float kUnits = 0x1p11f;
     const auto bits = hn::OrAnd(hn::BitCast(du, hn::Set(df, kUnits)), codes,
                                 hn::Set(du, 63 << 12));
     const auto less32 =
-        hn::Sub(hn::BitCast(df, bits), hn::Set(df, kUnits + 32 / kBitUnit));
+        hn::Sub(hn::BitCast(df, bits), hn::Set(df, kUnits + 32));
     hn::Store(hn::Mul(less32, hn::Set(df, d)), df, h.scale);
 #else
     constexpr uint32_t kNibbles = 0x0F0F0F0F;

@@ -38,8 +38,6 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q1_0> {
-  static constexpr bool kByBits = true;
-
   // Of a bit, below anything.
   struct Sign {
     static constexpr int Of(int code) { return code % 2 * 2 - 1; }
@@ -51,14 +49,12 @@ struct Unpack<Q1_0> {
 
   template <class Sink>
   HWY_INLINE static void Do(const Q1_0& b, float d, Sink& sink) {
-    const auto scale = ByBits{Scaled{d}};
     if constexpr (Sink::kSignRows) {
-      EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
-        sink.SignRow(b.qs + 4 * i, scale);
-      });
+      EachOf(kTimes<4>,
+             [&](size_t i) DEQUANT_LAMBDA { sink.SignRow(b.qs + 4 * i, d); });
     } else if constexpr (Sink::template kPackedRows<1>) {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
-        sink.template PackedRow<1>(b.qs + 4 * i, Sign(), scale);
+        sink.template PackedRow<1>(b.qs + 4 * i, Sign(), d);
       });
     } else {
       EachOf(kTimes<4>, [&](size_t i) DEQUANT_LAMBDA {
@@ -66,7 +62,7 @@ struct Unpack<Q1_0> {
           return hn::IfThenElseZero(CodeBits(tag, b.qs + 4 * i + at / 8),
                                     hn::Set(tag, 2));
         };
-        sink.RowOfMany(codes, Minus1(), scale);
+        sink.RowOfMany(codes, Minus1(), d);
       });
     }
   }

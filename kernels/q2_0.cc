@@ -40,22 +40,20 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q2_0> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
-    const auto scale = ByBits{Scaled{d}};
     if constexpr (Sink::template kPackedRows<2>) {
-      sink.template PackedRow<2>(b.qs, Minus1(), scale);
-      sink.template PackedRow<2>(b.qs + 8, Minus1(), scale);
+      sink.template PackedRow<2>(b.qs, Minus1(), d);
+      sink.template PackedRow<2>(b.qs + 8, Minus1(), d);
     } else {
       const hn::Repartition<uint16_t, decltype(dcodes)> du16;
       const Codes qs = LoadCodes(b.qs);
       const Codes q0 = Field<0, 2>(qs), q1 = Field<2, 2>(qs);
       const Codes q2 = Field<4, 2>(qs), q3 = Field<6, 2>(qs);
       Put(hn::BitCast(du16, hn::InterleaveLower(dcodes, q0, q1)),
-          hn::BitCast(du16, hn::InterleaveLower(dcodes, q2, q3)), scale, sink);
+          hn::BitCast(du16, hn::InterleaveLower(dcodes, q2, q3)), d, sink);
       Put(hn::BitCast(du16, hn::InterleaveUpper(dcodes, q0, q1)),
-          hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), scale, sink);
+          hn::BitCast(du16, hn::InterleaveUpper(dcodes, q2, q3)), d, sink);
     }
   }
 

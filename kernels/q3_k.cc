@@ -52,7 +52,6 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q3_K> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   static constexpr bool kHeadersBetween = HWY_TARGET <= HWY_AVX3;
   template <class Sink>
@@ -132,9 +131,9 @@ struct Unpack<Q3_K> {
   }
 
   struct Minus4 {
-    static constexpr float kOf[8] = {
-        -4 / kBitUnit, -3 / kBitUnit, -2 / kBitUnit, -1 / kBitUnit, 0,
-        1 / kBitUnit,  2 / kBitUnit,  3 / kBitUnit};
+    static constexpr float kOf[8] = {-4 / kUnit, -3 / kUnit, -2 / kUnit,
+                                     -1 / kUnit, 0,          1 / kUnit,
+                                     2 / kUnit,  3 / kUnit};
     static constexpr uint8_t kInAll = 0;
   };
 

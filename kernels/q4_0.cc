@@ -41,9 +41,8 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<Q4_0> {
-  static constexpr bool kByBits = true;
   HWY_INLINE static auto Nibbles(const Q4_0& b, float d) {
-    return NibblesOf{b.qs, Minus8(), ByBits{HalfScaled{d, b.d}}};
+    return NibblesOf{b.qs, Minus8(), HalfScaled{d, b.d}};
   }
 };
 

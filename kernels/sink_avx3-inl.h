@@ -79,18 +79,18 @@ struct FiveBitCodes {
 template <bool kSigned>
 inline constexpr FiveBitCodes<kSigned> kFiveBitCodes;
 
-// What a map makes of kCodes codes, again and again, for a formula.
-template <class Map, class Value, int kCodes>
+// What a map makes of kCodes codes, again and again.
+template <class Map, int kCodes>
 struct MappedCodes {
   alignas(64) float of[16];
   constexpr MappedCodes() : of{} {
     for (int i = 0; i < 16; ++i) {
-      of[i] = static_cast<float>(Map::Of(i % kCodes)) * kTimesOf<Value>;
+      of[i] = static_cast<float>(Map::Of(i % kCodes));
     }
   }
 };
-template <class Map, class Value, int kCodes>
-inline constexpr MappedCodes<Map, Value, kCodes> kMappedCodes;
+template <class Map, int kCodes>
+inline constexpr MappedCodes<Map, kCodes> kMappedCodes;
 
 // The bit from which each of 16 nibbles starts in eight bytes.
 template <typename Lane>
@@ -790,7 +790,7 @@ class Sink {
   static constexpr bool kSignRows = sizeof(T) == 2;
   template <class F>
   HWY_INLINE void SignRow(const uint8_t* p, F scale) {
-    const Floats one = Formula(scale)(df, hn::Set(df, kTimesOf<F>));
+    const Floats one = Formula(scale)(df, hn::Set(df, 1.0f));
     const auto narrow = Narrow<T>(df, one);
     const U16x32 value = hn::Combine(du16, narrow, narrow);
     const U16x32 minus = hn::Xor(value, hn::Set(du16, 0x8000));
@@ -940,7 +940,7 @@ class Sink {
   // What Map makes of 0 to 3, in every four lanes.
   template <class Map, class Value>
   HWY_INLINE static Floats FourValues(Map, Value value) {
-    return value(df, hn::Load(df, kMappedCodes<Map, Value, 4>.of));
+    return value(df, hn::Load(df, kMappedCodes<Map, 4>.of));
   }
 #if DEQUANT_HAS_VBMI
   template <int kRow, int kFrom>
@@ -1014,7 +1014,7 @@ class Sink {
   // What Map makes of 0 to 15 as T. Of 16 bits, the upper half is anything.
   template <class Map, class Value>
   HWY_INLINE static auto Table(Map, Value value) {
-    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 16>.of);
+    const Floats q = hn::Load(df, kMappedCodes<Map, 16>.of);
     if constexpr (sizeof(T) == 4) {
       return value(df, q);
     } else {
@@ -1024,13 +1024,13 @@ class Sink {
   // The same for two, one after the other.
   template <class Map, class Value>
   HWY_INLINE static U16x32 TableOfTwo(Map, Value value0, Value value1) {
-    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 16>.of);
+    const Floats q = hn::Load(df, kMappedCodes<Map, 16>.of);
     return Narrow2<T>(df, value0(df, q), value1(df, q));
   }
   // What it makes of 0 to 3, eight times.
   template <class Map, class Value>
   HWY_INLINE static U16x32 TableOfFour(Map, Value value) {
-    const Floats q = hn::Load(df, kMappedCodes<Map, Value, 4>.of);
+    const Floats q = hn::Load(df, kMappedCodes<Map, 4>.of);
     const auto four = Narrowed(q, value);
     return hn::Combine(du16, four, four);
   }

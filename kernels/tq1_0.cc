@@ -92,7 +92,6 @@ struct Places {
 
 template <>
 struct Unpack<TQ1_0> {
-  static constexpr bool kByBits = true;
 #if DEQUANT_HAS_VBMI
   template <class Sink>
   HWY_INLINE static void Do(const TQ1_0& b, float d, Sink& sink) {
@@ -102,8 +101,7 @@ struct Unpack<TQ1_0> {
     const U8x64 bytes = hn::MaskedLoad(hn::FirstN(d8, 52), d8, b.qs);
     const U8x64 four = LookUp256(kDigits.four, bytes);
     const U8x64 fifth = LookUp256(kDigits.fifth, bytes);
-    const ByBits<Scaled> scale{{ d }};
-    const auto values = Sink::ValuesOfFour(Minus1(), scale);
+    const auto values = Sink::ValuesOfFour(Minus1(), d);
     const auto widened = [&](const Places<Lane>& at, U8x64 v) DEQUANT_LAMBDA {
       const auto index = hn::SetTableIndices(d8, at.byte);
       return hn::BitCast(dl, hn::TableLookupLanes(v, index));
@@ -168,7 +166,7 @@ struct Unpack<TQ1_0> {
     if constexpr (requires { sink.Thirds(d, v...); }) {
       sink.Thirds(d, v...);
     } else {
-      sink.template TwoBitsOfMany<6>(Minus1(), ByBits{Scaled{d}}, Digit(v)...);
+      sink.template TwoBitsOfMany<6>(Minus1(), d, Digit(v)...);
     }
     if constexpr (kCount > 1) Digits<kCount - 1>(d, sink, Next(v)...);
   }

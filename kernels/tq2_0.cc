@@ -42,18 +42,16 @@ namespace HWY_NAMESPACE {
 
 template <>
 struct Unpack<TQ2_0> {
-  static constexpr bool kByBits = true;
   template <class Sink>
   HWY_INLINE static void Do(const TQ2_0& b, float d, Sink& sink) {
-    const auto scale = ByBits{Scaled{d}};
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const uint8_t* qs = b.qs + 32 * half;
       const auto bytes = [&](auto tag, size_t i)
                              DEQUANT_LAMBDA { return LoadCodes(tag, qs + i); };
-      sink.template TwoBitsOfMany<0>(bytes, Minus1(), scale);
-      sink.template TwoBitsOfMany<2>(bytes, Minus1(), scale);
-      sink.template TwoBitsOfMany<4>(bytes, Minus1(), scale);
-      sink.template TwoBitsOfMany<6>(bytes, Minus1(), scale);
+      sink.template TwoBitsOfMany<0>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<2>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<4>(bytes, Minus1(), d);
+      sink.template TwoBitsOfMany<6>(bytes, Minus1(), d);
     });
   }
 };

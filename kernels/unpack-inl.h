@@ -88,8 +88,6 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 // and, if headers are better read between codes than before them, with
 //   template <class Sink>
 //   static constexpr bool kHeadersBetween = ...
-// and, if scales come times kBitUnit instead, with
-//   static constexpr bool kByBits = true;
 // and, if codes of 5 bits may be subnormals of F32 where the sink takes these,
 //   static constexpr bool kMayBeSubnormal = true;
 //   template <int kTo = 0>  // the bit of their byte from which they are
@@ -210,29 +208,12 @@ requires(!kPlainScales<B, Sink> && requires {
   Unpack<B>::kSignedRows;
 }) constexpr float kScaleUnit<B, Sink> = kUnit * kSignedUnit;
 template <class B, class Sink>
-requires(!kPlainScales<B, Sink> && requires {
-  Unpack<B>::kByBits;
-}) constexpr float kScaleUnit<B, Sink> = kBitUnit;
-template <class B, class Sink>
 constexpr float kSecondUnit = kBySubnormals<B, Sink> ? 0x1p31f : 1.0f;
 
 // The first exponent of an F16 scale that is too large: that of NaN and Inf, or
 // that of 2^-3.
 template <class B, class Sink, size_t kIndex>
 constexpr uint32_t kTooLarge = kIndex == 0 && kBySubnormals<B, Sink> ? 12 : 31;
-
-// Whether the bits of scales, one in a block, are not converted but moved to
-// where F32 has them.
-template <class B, class Sink>
-constexpr bool kScalesByBits = kScaleUnit<B, Sink> == 0x1p-112f;
-#if HWY_TARGET == HWY_AVX3_ZEN4
-// Of one or two.
-HWY_INLINE uint64_t BitsAsF32(uint64_t halves) {
-  return _pdep_u64(halves, 0x8FFFE0008FFFE000);
-}
-#else
-HWY_INLINE uint64_t BitsAsF32(uint64_t) { return 0; }  // is not called
-#endif
 
 // Whether all that was read was finite, or not too large. That is asked once,
 // at the end: a branch for each batch took up to 5 % of the time.
@@ -265,13 +246,8 @@ HWY_INLINE void ReadScale(const uint8_t* block, float* scale, Finite& finite) {
     constexpr float kFactor = kIndex == 0     ? kScaleUnit<B, Sink>
                               : kSubtracts<B> ? -1.0f
                                               : 1.0f;
-    if constexpr (kScalesByBits<B, Sink>) {
-      const auto as_f32 = static_cast<uint32_t>(BitsAsF32(bits));
-      *scale = hwy::BitCastScalar<float>(as_f32);
-    } else {
-      *scale = Half(bits) * kFactor;
-      if constexpr (kIndex == 0) *scale *= kSecondUnit<B, Sink>;
-    }
+    *scale = Half(bits) * kFactor;
+    if constexpr (kIndex == 0) *scale *= kSecondUnit<B, Sink>;
     finite.ExpectF16<((32 - kTooLarge<B, Sink, kIndex>) << 10)>(bits);
   }
 }
@@ -356,18 +332,6 @@ HWY_INLINE void ConvertF16Words([[maybe_unused]] const F16Words<B>& words,
 template <class B, class Sink>
 HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
                              Finite& finite) {
-  constexpr size_t kFields = std::size(B::kScales);
-  if constexpr (kScalesByBits<B, Sink>) {
-    static_assert(kFields == 1);
-    EachOf(kTimes<kBatch / 2>, [&](size_t i) DEQUANT_LAMBDA {
-      const uint8_t* p = blocks + 2 * i * sizeof(B) + B::kScales[0].offset;
-      const uint64_t two = Load16(p) | uint32_t{Load16(p + sizeof(B))} << 16;
-      finite.ExpectF16<kSpareExponents<B, Sink>>(two);
-      const uint64_t as_f32 = BitsAsF32(two);
-      std::memcpy(scale[2 * i], &as_f32, sizeof(as_f32));
-    });
-    return;
-  }
   F16Words<B> read;
   ReadF16Words<B, Sink>(blocks, read, finite);
   const auto& words = read.of;
@@ -400,7 +364,7 @@ HWY_INLINE void ReadF16Batch(const uint8_t* blocks, BlockScales<B>* scale,
   } else if constexpr (kScaleLanes<B> == 8) {
     put(0, hn::PromoteTo(df, hn::BitCast(dh, pair(0))));
   } else {
-    ForEach(kTimes<kFields>, [&](auto i) DEQUANT_LAMBDA {
+    ForEach(kTimes<std::size(B::kScales)>, [&](auto i) DEQUANT_LAMBDA {
       const auto all = hn::BitCast(dh, pair(2 * i));
       put(8 * i, hn::PromoteLowerTo(df, all));
       put(8 * i + 4, hn::PromoteUpperTo(df, all));
@@ -622,10 +586,9 @@ HWY_INLINE void MakeReadyFor(const uint8_t* blocks, N n, Ready<B>& ready,
 // Whether scales are read a batch earlier than they are converted. F32 stores
 // enough without.
 template <class K>
-constexpr bool kReadsEarly =
-    HWY_TARGET == HWY_AVX3_ZEN4 &&
-    sizeof(typename K::Value) == 2 && kHasF16Fields<typename K::Block> &&
-    !kScalesByBits<typename K::Block, SinkOf<K>> && requires {
+constexpr bool kReadsEarly = HWY_TARGET == HWY_AVX3_ZEN4 &&
+                             sizeof(typename K::Value) == 2 &&
+                             kHasF16Fields<typename K::Block>&& requires {
   &Ready<typename K::Block>::scale;
 };
 
