@@ -24,14 +24,18 @@ constexpr ByteScale kByteScales[] = {
     {"NVFP4", 4, 32},   // 3 mantissa bits: 2^-3 to 2^-1
 };
 
-// A positive half from 2^-10 to 2^-5.
-uint16_t UsualScale(std::mt19937_64& random) {
-  return static_cast<uint16_t>(0x1400 + random() % 0x1400);
+// A positive half: of a short block from 2^-10 to 2^-5; of a super-block, whose
+// groups have codes of scales as well, from 2^-16 to 2^-11, a fifth subnormal.
+uint16_t UsualScale(const Format& format, std::mt19937_64& random) {
+  if (format.type.block_elements < 256) {
+    return static_cast<uint16_t>(0x1400 + random() % 0x1400);
+  }
+  return static_cast<uint16_t>(0x0100 + random() % 0x0F00);
 }
 
 void SetScales(const Format& format, std::mt19937_64& random, uint8_t* block) {
   for (const ScaleField& field : format.scales) {
-    SetScale(field, UsualScale(random), block);
+    SetScale(field, UsualScale(format, random), block);
   }
   for (const ByteScale& s : kByteScales) {
     if (s.format != format.type.name) continue;
