@@ -775,13 +775,13 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
                               Offset... offset) {
   constexpr size_t kGroups = kTableSize / std::size(Bytes::kOf);
   constexpr size_t kUses = kGroups * kPerScale / kLookedUp;
+  // (AVX2 gets slower without an offset, AVX-512 with one.)
+  constexpr bool kOffset = sizeof...(Offset) > 0;
+  constexpr bool kInOrder =
+      HWY_TARGET == HWY_AVX2 ? kOffset : HWY_TARGET <= HWY_AVX3 && !kOffset;
   EachOf(kTimes<256 / kPerScale / kGroups>, [&](size_t i) DEQUANT_LAMBDA {
     const auto use = [&](auto... table) DEQUANT_LAMBDA {
-      // (Others get slower.)
-      if constexpr (HWY_TARGET == (sizeof...(Offset) > 0 ? HWY_AVX2 : 0) ||
-                    (HWY_TARGET <= HWY_AVX3 && sizeof...(Offset) == 0)) {
-        KeepOrder();
-      }
+      if constexpr (kInOrder) KeepOrder();
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
         of(kUses * i + j, [&](auto index, auto... sign) DEQUANT_LAMBDA {
           const auto q = IndexOf<Bytes, kPerScale>(index, j);
