@@ -173,9 +173,19 @@ constexpr uint64_t FieldMatrix(int from, int bits, int to, int last) {
 }
 #endif
 
+// Bytes kBy bits lower, or higher; with bits of their neighbours, since x86
+// shifts 16-bit lanes, no bytes.
+template <int kBy, class V>
+HWY_INLINE V Shifted(V v) {
+  const hn::DFromV<V> d;
+  const hn::Repartition<uint16_t, decltype(d)> du16;
+  const auto wide = hn::BitCast(du16, v);
+  if constexpr (kBy == 0) return v;
+  if constexpr (kBy < 0) return hn::BitCast(d, hn::ShiftLeft<-kBy>(wide));
+  return hn::BitCast(d, hn::ShiftRight<HWY_MAX(kBy, 0)>(wide));
+}
 // Moves the kBits-bit field that starts at bit kFrom of each byte to bit kTo,
-// other bits zero. Shifts 16-bit lanes: x86 has no byte shift, and the mask is
-// needed anyway.
+// other bits zero.
 template <int kFrom, int kBits, int kTo = 0, class V>
 HWY_INLINE V Field(V v) {
   const hn::DFromV<V> d;
@@ -184,15 +194,8 @@ HWY_INLINE V Field(V v) {
     return BitsOf<FieldMatrix(kFrom, kBits, kTo, kTo + kBits - 1)>(v);
   }
 #endif
-  const hn::Repartition<uint16_t, decltype(d)> du16;
   const V mask = hn::Set(d, static_cast<uint8_t>(((1 << kBits) - 1) << kTo));
-  const auto wide = hn::BitCast(du16, v);
-  if constexpr (kFrom > kTo) {
-    v = hn::BitCast(d, hn::ShiftRight<kFrom - kTo>(wide));
-  } else if constexpr (kFrom < kTo) {
-    v = hn::BitCast(d, hn::ShiftLeft<kTo - kFrom>(wide));
-  }
-  return hn::And(v, mask);
+  return hn::And(Shifted<kFrom - kTo>(v), mask);
 }
 // The same as the upper bits of codes that stand for themselves less half of
 // their range.
@@ -217,8 +220,13 @@ HWY_INLINE V TwoFields(V v) {
                     FieldMatrix(kFrom1, kBits, kTo1, kTo1 + kBits - 1),
                 kAlso>(v);
 #else
-  const V both =
-      hn::Or(Field<kFrom0, kBits, kTo0>(v), Field<kFrom1, kBits, kTo1>(v));
+  V both;
+  if constexpr (kFrom0 - kTo0 == kFrom1 - kTo1) {
+    constexpr int kMask = (1 << kTo0 | 1 << kTo1) * ((1 << kBits) - 1);
+    both = hn::And(Shifted<kFrom0 - kTo0>(v), hn::Set(hn::DFromV<V>(), kMask));
+  } else {
+    both = hn::Or(Field<kFrom0, kBits, kTo0>(v), Field<kFrom1, kBits, kTo1>(v));
+  }
   return kAlso == 0 ? both : hn::Or(both, hn::Set(hn::DFromV<V>(), kAlso));
 #endif
 }
@@ -539,12 +547,56 @@ struct OneOf16 {
 struct TwoBitCodes {
   static constexpr float kOf[4] = {0, 1 / kUnit, 2 / kUnit, 3 / kUnit};
   static constexpr uint8_t kInAll = 0;
-  static constexpr int kCodeAt = HWY_TARGET == HWY_AVX2 ? 2 : 0;
+  static constexpr int kCodeAt = HWY_TARGET > HWY_AVX3 ? 2 : 0;
   template <class V>
   HWY_INLINE static V Value(V q, V scale, V offset) {
     return hn::MulAdd(q, scale, offset);
   }
 };
+
+// Where an index of a table of groups has the group; those of eight codes have
+// it in bit 0.
+template <class Values>
+constexpr int kGroupAt = 0;
+template <class Values>
+requires(std::size(Values::kOf) ==
+         4) constexpr int kGroupAt<Values> = Values::kCodeAt == 0 ? 2 : 0;
+
+// -4 to 3 times a scale, for two groups, are 16 values of four magnitudes: word
+// kGroup * group + kBit0 * m % 2 + kBit1 * (m / 2) is m + 1 times the scale. An
+// index is the code, 0 to 7, and the group in bit 3.
+template <int kGroup, int kBit0, int kBit1>
+struct SignedEights {
+  alignas(32) uint8_t low[32];   // where the lower byte of a value is
+  alignas(32) uint8_t high[32];  // and the upper one
+  alignas(32) uint8_t kept[32];  // of the upper one; of a 0 its sign
+  alignas(32) uint8_t sign[32];
+  constexpr SignedEights() : low{}, high{}, kept{}, sign{} {
+    for (int i = 0; i < 32; ++i) {
+      const int q = i % 8, magnitude = q < 4 ? 4 - q : q - 4;
+      const int m = magnitude == 0 ? 0 : magnitude - 1;
+      const int word = kGroup * (i / 8 % 2) + kBit0 * (m % 2) + kBit1 * (m / 2);
+      low[i] = static_cast<uint8_t>(magnitude == 0 ? 0x80 : 2 * word);
+      high[i] = static_cast<uint8_t>(2 * word + 1);
+      kept[i] = magnitude == 0 ? 0x80 : 0xFF;
+      sign[i] = q < 4 ? 0x80 : 0;
+    }
+  }
+};
+template <int kGroup, int kBit0, int kBit1>
+inline constexpr SignedEights<kGroup, kBit0, kBit1> kSignedEights;
+#if !HWY_HAVE_SCALABLE
+// Their tables, of the bytes of eight words.
+template <class Eights>
+HWY_INLINE void SplitEights(const Eights& of, Codes words, Codes& low,
+                            Codes& high) {
+  const Codes upper =
+      hn::And(hn::TableLookupBytes(words, hn::Load(dcodes, of.high)),
+              hn::Load(dcodes, of.kept));
+  low = hn::TableLookupBytesOr0(words, hn::Load(dcodes, of.low));
+  high = hn::Xor(upper, hn::Load(dcodes, of.sign));
+}
+#endif
 
 // The mask of as many bits at p as D has codes, the lowest bit first.
 // (LoadMaskBits may read eight bytes.)

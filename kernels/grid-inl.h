@@ -290,6 +290,19 @@ HWY_INLINE U8x16 EvenSignsOnTop(U16x8 w0, U16x8 w1) {
 #endif
 }
 
+// What turns codes of kGridIq1Codes into indices of Iq1Signed, of 16 rows, for
+// StoreOffsets: where the offset is negative, bit 3 of a nibble, the opposite
+// code, and the sign on top; and the group, of two rows.
+HWY_INLINE I8x16 Iq1Flips(U8x16 nibbles) {
+  alignas(16) static constexpr uint8_t kFlip[16] = {
+      0,    0,    0,    0,    0,    0,    0,    0,  //
+      0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88};
+  alignas(16) static constexpr uint8_t kGroup[16] = {0, 0, 1, 1, 2, 2, 3, 3,
+                                                     0, 0, 1, 1, 2, 2, 3, 3};
+  return Signed(hn::Or(hn::TableLookupBytes(hn::Load(du8, kFlip), nibbles),
+                       hn::Load(du8, kGroup)));
+}
+
 // Byte i of the rows of group g, 8 times each.
 HWY_INLINE U8x16 PerRow(U8x16 bytes, size_t g) {
   return hn::TableLookupBytes(bytes, Load16Bytes(kPerRow[g]));
@@ -301,46 +314,38 @@ HWY_INLINE hn::Mask<decltype(du8)> GroupBits(U8x16 bytes, size_t g) {
 }
 
 // The magnitudes of a grid's rows, for tables of 16 values; which bits of a
-// byte tell them apart, and what these are in all. AVX-512 has tables of 32,
-// with the group below the code, where AVX2 makes a table with less work, too.
-constexpr int kFourTo = HWY_TARGET <= HWY_AVX3   ? 3
-                        : HWY_TARGET == HWY_AVX2 ? 2
-                                                 : 0;
+// byte tell them apart, and what these are in all. The group is below the code:
+// AVX-512 has tables of 32 for eight groups.
+constexpr int kFourTo = HWY_TARGET <= HWY_AVX3 ? 3 : 2;
 struct Iq2Bytes {
   // Byte look-ups of x86 ignore bits 4 to 6.
   static constexpr bool kAsTheyAre = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3;
   static constexpr float kOf[4] = {8, 25, 0, 43};
   static constexpr uint8_t kInAll = kAsTheyAre ? 8 : 0;
-  static constexpr int kCodeAt = kAsTheyAre ? 0 : kFourTo;
+  static constexpr int kCodeAt = HWY_TARGET <= HWY_AVX3 ? kFourTo : 0;
   template <class V>
   HWY_INLINE static V Index(V bytes) {
     if constexpr (kAsTheyAre) return bytes;
-    return Field<0, 2, kFourTo>(bytes);
+    return Field<0, 2, kCodeAt>(bytes);
   }
 };
 struct Iq1Rows {  // less the offset that their group adds to all of them
+  // The grid's rows are indices: AVX-512 ignores what is above two bits.
+  static constexpr const auto& kRows =
+      HWY_TARGET <= HWY_AVX3 ? kGridIq1 : kGridIq1Codes;
   static constexpr float kOf[4] = {0, 8, 0, -8};
   static constexpr uint8_t kInAll = 0;
   static constexpr int kCodeAt = kFourTo;
-  template <class V>
-  HWY_INLINE static V Index(V bytes) {
-    // Below is zero; what is above, AVX-512 ignores.
-    if constexpr (kFourTo == 3) return bytes;
-    return Field<3, 2, kFourTo>(bytes);
-  }
   template <class V>
   HWY_INLINE static V Value(V q, V scale, V offset) {
     return hn::Mul(hn::Add(q, offset), scale);
   }
 };
-struct Iq1Bytes {  // with an offset, without a sign
-  static constexpr float kOf[4] = {1, 7, 9, 0};
+struct Iq1Signed {  // times the sign of the offset, with which that is 1
+  static constexpr float kOf[4] = {1, 9, 1, -7};
   static constexpr uint8_t kInAll = 0;
-  static constexpr int kCodeAt = kFourTo;
-  template <class V>
-  HWY_INLINE static V Index(V bytes) {
-    return Field<2, 2, kFourTo>(bytes);
-  }
+  static constexpr int kCodeAt = 2;
+  static constexpr bool kHasGroup = true;  // the index comes with it
 };
 struct Iq3xxsBytes {
   static constexpr float kOf[8] = {4 / kUnit,  12 / kUnit, 20 / kUnit,
@@ -784,7 +789,10 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
       if constexpr (kInOrder) KeepOrder();
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
         of(kUses * i + j, [&](auto index, auto... sign) DEQUANT_LAMBDA {
-          const auto q = IndexOf<Bytes, kPerScale>(index, j);
+          const auto q = [&]() DEQUANT_LAMBDA {
+            if constexpr (requires { Bytes::kHasGroup; }) return index;
+            return IndexOf<Bytes, kPerScale>(index, j);
+          }();
           if constexpr (sizeof...(sign) == 0) {
             sink.PutFromTable(q, table...);
           } else {
@@ -893,20 +901,18 @@ HWY_INLINE void PutPacked(const PackedRows& rows, const RowData& signs,
 }
 #endif
 
-// IQ1's rows of 8, each with an offset, 1 or -1.
+// IQ1's rows of 8, each with an offset, 1 or -1, or with Iq1Flips.
 template <size_t kPerScale, class Sink>
 HWY_INLINE void PutOffset(const uint16_t* index, const RowData& offsets,
                           const float* scale, Sink& sink) {
 #if !HWY_HAVE_SCALABLE && HWY_TARGET > HWY_AVX3
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      const auto q = hn::Add(LoadRows(kGridIq1, index + kLookedUp / 8 * i),
-                             OffsetsOf(offsets, i));
-      const auto magnitude =
-          hn::BitCast(hn::DFromV<decltype(q)>(), hn::Abs(Signed(q)));
-      put(Iq1Bytes::Index(magnitude), hn::And(q, hn::Set(dcodes, 0x80)));
+      const auto rows = LoadRows(kGridIq1Codes, index + kLookedUp / 8 * i);
+      const Codes q = hn::Xor(rows, OffsetsOf(offsets, i));
+      put(LowNibbles(q), hn::And(q, hn::Set(dcodes, 0x80)));
     };
-    PutFromTables<Iq1Bytes, kPerScale>(scale, sink, of);
+    PutFromTables<Iq1Signed, kPerScale>(scale, sink, of);
     return;
   }
 #endif
@@ -924,7 +930,7 @@ HWY_INLINE void PutOffsetRows(const uint16_t* index, const float* offset,
 #if !HWY_HAVE_SCALABLE
   if constexpr (Sink::kGroupTables) {
     const auto of = [&](size_t i, const auto& put) DEQUANT_LAMBDA {
-      put(Iq1Rows::Index(LoadRows(kGridIq1, index + kLookedUp / 8 * i)));
+      put(LoadRows(Iq1Rows::kRows, index + kLookedUp / 8 * i));
     };
     PutFromTables<Iq1Rows, 32>(scale, sink, of, offset);
     return;

@@ -60,7 +60,7 @@ struct Unpack<IQ1_M> {
                                           (HWY_TARGET <= HWY_AVX3);
   struct Header {
     float scale[16];
-    RowData delta;  // offsets, or signs
+    RowData delta;  // offsets, or signs, or Iq1Flips
     uint16_t row[32];
   };
 
@@ -94,8 +94,12 @@ struct Unpack<IQ1_M> {
       StoreSigns(hn::VecFromMask(du8, minus), half, h.delta);
     } else {
       StoreIndices(Load16Bytes(qs), Field<0, 3>(qh), h.row + 16 * half);
-      const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
-      StoreOffsets(Signed(delta), half, h.delta);
+      if constexpr (Sink::kGroupTables) {
+        StoreOffsets(Iq1Flips(qh), half, h.delta);
+      } else {
+        const U8x16 delta = hn::Sub(hn::Set(du8, 1), Field<3, 1, 1>(qh));
+        StoreOffsets(Signed(delta), half, h.delta);
+      }
     }
   }
 

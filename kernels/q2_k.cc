@@ -88,9 +88,25 @@ struct Unpack<Q2_K> {
   };
 
   HWY_INLINE static void Read(const Q2_K& b, const float* scale, Header& h) {
+#if HWY_TARGET == HWY_AVX2
+    // Widened by the load, once for both.
+    const hn::FixedTag<float, 8> df;
+    const hn::RebindToSigned<decltype(df)> di;
+    EachOf(kTimes<2>, [&](size_t i) DEQUANT_LAMBDA {
+      const hn::Rebind<uint8_t, decltype(df)> dbytes;
+      const auto bytes = hn::PromoteTo(di, hn::LoadU(dbytes, b.scales + 8 * i));
+      const auto put = [&](int bits, float unit, float* to) DEQUANT_LAMBDA {
+        const auto codes = hn::ConvertTo(df, hn::And(bytes, hn::Set(di, bits)));
+        hn::StoreU(hn::Mul(codes, hn::Set(df, unit)), df, to + 8 * i);
+      };
+      put(0x0F, scale[0], h.scale);
+      put(0xF0, scale[1] / 16, h.offset);
+    });
+#else
     const Codes scales = LoadCodes(b.scales);
     Scales16(LowNibbles(scales), scale[0], h.scale);
     Scales16(HighNibbles(scales), scale[1], h.offset);
+#endif
   }
 
   template <class Sink>

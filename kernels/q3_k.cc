@@ -93,9 +93,20 @@ struct Unpack<Q3_K> {
           TwoRows<2 * i()>(qs(kTimes<2 * i()>), hmask, h.scale, sink);
         });
       } else {
+#if HWY_TARGET == HWY_AVX2
+        const InNibbles rows[2] = {{lower.bytes, LowNibbles(hmask.bytes)},
+                                   { upper.bytes,
+                                     HighNibbles(hmask.bytes) }};
+        const auto codes = [&](auto r) DEQUANT_LAMBDA {
+          return [&](auto, size_t) DEQUANT_LAMBDA {
+            return rows[r / 4].template Row<r % 4>();
+          };
+        };
+#else
         const auto codes = [&](auto r) DEQUANT_LAMBDA {
           return RowCodes<r(), Sink>(qs(r), hmask);
         };
+#endif
         sink.template RowsOfEight<Minus4, 8>(codes, h.scale);
       }
     }
@@ -137,6 +148,33 @@ struct Unpack<Q3_K> {
     static constexpr uint8_t kInAll = 0;
   };
 
+#if HWY_TARGET == HWY_AVX2
+  // The codes of four rows, two in a byte, in bits 0 to 2 and 4 to 6. Bit 2 of
+  // row r is bit r of `upper`; a look-up puts two of its bits in their place.
+  struct InNibbles {
+    using V = hn::Vec<decltype(dcodes)>;
+    V even, odd;
+
+    HWY_INLINE InNibbles(V qs, V upper) {
+      alignas(16) static constexpr uint8_t kEven[16] = {
+          0x00, 0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44,
+          0x00, 0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44};
+      alignas(16) static constexpr uint8_t kOdd[16] = {
+          0x00, 0x00, 0x04, 0x04, 0x00, 0x00, 0x04, 0x04,
+          0x40, 0x40, 0x44, 0x44, 0x40, 0x40, 0x44, 0x44};
+      even = hn::Or(TwoFields<0, 4, 2, 0, 4>(qs),
+                    hn::TableLookupBytes(LoadCodes(kEven), upper));
+      odd = hn::Or(TwoFields<2, 6, 2, 0, 4>(qs),
+                   hn::TableLookupBytes(LoadCodes(kOdd), upper));
+    }
+    // With bits of other codes from bit 4 on, but none in bit 7.
+    template <size_t r>
+    HWY_INLINE V Row() const {
+      return Shifted<r / 2 * 4>(r % 2 == 0 ? even : odd);
+    }
+  };
+#endif
+
   // Elements 32 kRow to 32 kRow + 63 of the super-block.
   template <int kRow, class Bytes, class Sink>
   HWY_INLINE static void TwoRows(Bytes qs, Bytes hmask, const float* scale,
@@ -153,8 +191,8 @@ struct Unpack<Q3_K> {
   HWY_INLINE static auto RowCodes(Bytes qs, Bytes hmask) {
     if constexpr (Sink::kGroupTables) {
       return [qs, hmask](auto tag, size_t i) DEQUANT_LAMBDA {
-        return hn::Or(Field<kRow % 4 * 2, 2, 1>(qs(tag, i)),
-                      Field<kRow, 1, 3>(hmask(tag, i)));
+        return hn::Or(Field<kRow % 4 * 2, 2>(qs(tag, i)),
+                      Field<kRow, 1, 2>(hmask(tag, i)));
       };
     } else {
       return Codes<kRow>(qs, hmask);

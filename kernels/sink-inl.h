@@ -30,9 +30,8 @@ namespace HWY_NAMESPACE {
 // groups.
 template <class Values, size_t kPerScale>
 HWY_INLINE Codes IndexOf(Codes q, size_t of_table) {
-  constexpr bool kFour = std::size(Values::kOf) == 4;
   const size_t group = of_table / (kPerScale / 16);
-  const size_t bits = (kFour ? 4 * group : group) ^ Values::kInAll;
+  const size_t bits = group << kGroupAt<Values> ^ Values::kInAll;
   return hn::Xor(q, hn::Set(dcodes, static_cast<uint8_t>(bits)));
 }
 // From the order of the groups' values in vectors to that of the index.
@@ -76,9 +75,9 @@ class Sink {
     PutRow(codes, Formula(scale[0]), Formula(scale[1]));
   }
 
-  // The same of what Values has for codes below 8, which start at bit 1; or of
-  // codes that stand for themselves, where there are no kGroupTables.
-  // LookedUpBytes are for these.
+  // The same of what Values has for codes below 8, -4 to 3; or of codes that
+  // stand for themselves, where there are no kGroupTables. LookedUpBytes are
+  // for these.
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
@@ -135,8 +134,8 @@ class Sink {
 
   // Whether groups with few values have a table of them: of four codes (Values
   // has what they stand for) for each of four scales, an index is the code in
-  // bits 0 and 1, the group in bits 2 and 3; of eight for each of two, the
-  // group is in bit 0.
+  // bits 2 and 3, the group in bits 0 and 1, or, which takes two operations
+  // more, the other way round; of eight for each of two, the group is in bit 0.
   static constexpr bool kGroupTables = kTables;
 #if !HWY_HAVE_SCALABLE
   // use(low, high): the low and high bytes of 16 values, which the byte shuffle
@@ -158,11 +157,12 @@ class Sink {
                              hn::LoadU(df, offset...));
       }
     };
-    const auto order = LoadCodes(kFour ? kOrderOfFour : kOrderOfTwo);
     const auto first = Narrow2<T>(df, lanes(0), lanes(1));
     const auto second = Narrow2<T>(df, lanes(2), lanes(3));
-    use(hn::TableLookupBytes(LowBytes(first, second), order),
-        hn::TableLookupBytes(HighBytes(first, second), order));
+    const Codes low = LowBytes(first, second), high = HighBytes(first, second);
+    if constexpr (kFour && kGroupAt<Values> == 0) return use(low, high);
+    const auto order = LoadCodes(kFour ? kOrderOfFour : kOrderOfTwo);
+    use(hn::TableLookupBytes(low, order), hn::TableLookupBytes(high, order));
   }
   HWY_INLINE void PutFromTable(Codes q, Codes low, Codes high) {
     PutBytes(hn::TableLookupBytes(low, q), hn::TableLookupBytes(high, q));
@@ -223,12 +223,18 @@ class Sink {
   HWY_INLINE void HalvesOfEight(const Fn& codes, const float* scale) {
 #if !HWY_HAVE_SCALABLE
     if constexpr (kGroupTables) {
+      static_assert(Values::kOf[0] == -4);
       const Codes q0 = codes(dcodes, size_t{0}), q1 = codes(dcodes, size_t{16});
-      const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {
-        PutFromTable(IndexOf<Values, 16>(q0, 0), low, high);
-        PutFromTable(IndexOf<Values, 16>(q1, 1), low, high);
-      };
-      OfGroups<Values>(use, scale);
+      const hn::FixedTag<float, 4> df;
+      const auto magnitudes = hn::Iota(df, 1);
+      const auto words =
+          Narrow2<T>(df, hn::Mul(magnitudes, hn::Set(df, scale[0])),
+                     hn::Mul(magnitudes, hn::Set(df, scale[1])));
+      Codes low, high;
+      SplitEights(kSignedEights<4, 1, 2>, hn::BitCast(dcodes, words), low,
+                  high);
+      PutFromTable(q0, low, high);
+      PutFromTable(hn::Xor(q1, hn::Set(dcodes, 8)), low, high);
       return;
     }
 #endif
@@ -302,9 +308,11 @@ class Sink {
   template <int kFrom>
   HWY_INLINE void TwoBitRowPair(Codes bytes0, Codes bytes1, const float* scale,
                                 const float* offset) {
-    const Codes q0 = Field<kFrom, 2>(bytes0), q1 = Field<kFrom, 2>(bytes1);
-    const Codes q2 = Field<kFrom + 2, 2>(bytes0);
-    const Codes q3 = Field<kFrom + 2, 2>(bytes1);
+    constexpr int kTo = kGroupTables ? TwoBitCodes::kCodeAt : 0;
+    const Codes q0 = Field<kFrom, 2, kTo>(bytes0);
+    const Codes q1 = Field<kFrom, 2, kTo>(bytes1);
+    const Codes q2 = Field<kFrom + 2, 2, kTo>(bytes0);
+    const Codes q3 = Field<kFrom + 2, 2, kTo>(bytes1);
 #if !HWY_HAVE_SCALABLE
     if constexpr (kGroupTables) {
       const auto use = [&](Codes low, Codes high) DEQUANT_LAMBDA {

@@ -92,13 +92,6 @@ struct Bf16Factors {
 template <const auto& kLanes>
 inline constexpr Bf16Factors<kLanes> kBf16Factors;
 
-// Where an index of such a table has the group.
-template <class Values>
-constexpr int kGroupAt = 0;
-template <class Values>
-requires(std::size(Values::kOf) ==
-         4) constexpr int kGroupAt<Values> = Values::kCodeAt == 0 ? 2 : 0;
-
 // What is added to the codes of a row of RowTag<8>, in which kInAll is set, for
 // indices of such a table.
 template <size_t kGroups, int kAt, size_t kPerScale, uint8_t kInAll>
@@ -180,6 +173,24 @@ struct SignedNibbles {
 };
 template <bool kInTurn>
 inline constexpr SignedNibbles<kInTurn> kSignedNibbles;
+
+// 1 to 4, for four groups each.
+struct FourMagnitudes {
+  alignas(32) float of[2][8];
+  constexpr FourMagnitudes() : of{} {
+    for (int i = 0; i < 16; ++i) of[i / 8][i % 8] = (i / 4 + 1) / kUnit;
+  }
+};
+inline constexpr FourMagnitudes kFourMagnitudes;
+
+// The group of a row of RowTag<8>, in bit 3.
+struct GroupInBit3 {
+  alignas(32) uint8_t of[32];
+  constexpr GroupInBit3() : of{} {
+    for (size_t i = 0; i < 32; ++i) of[i] = RowTag<8>::Code(i) / 16 * 8;
+  }
+};
+inline constexpr GroupInBit3 kGroupInBit3;
 
 // Codes, which are below 128, and SignedCodes have a scale times kUnit.
 template <typename T, bool kStream = false>
@@ -466,18 +477,24 @@ class Sink {
     };
     PutFour(q(0), q(1), q(2), q(3), value0, value1);
   }
+  // Rows of -4 to 3 times a scale for each half, whose codes, 0 to 7, are in
+  // bits 0 to 2; look-ups ignore bits 4 to 6. Two tables at once.
   template <class Values, size_t kRows, class Fn>
   HWY_INLINE void RowsOfEight(const Fn& codes, const float* scale) {
-    static_assert(kGroupTables);
+    static_assert(kGroupTables && Values::kOf[0] * kUnit == -4);
     Codes low[kRows], high[kRows];
-    const auto make = [&](auto r) DEQUANT_LAMBDA {
-      OfGroups<Values>(Into(low[r()], high[r()]), scale + 2 * r());
+    const auto make = [&](auto i) DEQUANT_LAMBDA {
+      OfMinus4(scale + 4 * i(), low + 2 * i(), high + 2 * i());
     };
-    const auto use = [&](auto r) DEQUANT_LAMBDA {
-      const Codes q = codes(r)(LookedUpRow(), size_t{0});
-      PutFromTable(IndexOf<Values, 16>(q, 0), low[r()], high[r()]);
+    const auto use = [&](auto i) DEQUANT_LAMBDA {
+      ForEach(kTimes<2>, [&](auto j) DEQUANT_LAMBDA {
+        constexpr size_t r = 2 * i() + j();
+        const Codes q = codes(kTimes<r>)(LookedUpRow(), size_t{0});
+        PutFromTable(hn::Xor(q, hn::Load(dcodes, kGroupInBit3.of)), low[r],
+                     high[r]);
+      });
     };
-    MakeAhead<kRows, 1>(make, use);
+    MakeAhead<kRows / 2, 1>(make, use);
   }
 
   // Four values (Values has them) for each of four scales: an index is the code
@@ -652,6 +669,35 @@ class Sink {
     constexpr const auto& kOf = kFourInNibbles<kIsBf16>;
     PutFromTable(row, hn::TableLookupBytes(values, hn::Load(dcodes, kOf.low)),
                  hn::TableLookupBytes(values, hn::Load(dcodes, kOf.high)));
+  }
+  // The tables of two rows, whose halves have those scales: -4 to 3 are four
+  // magnitudes.
+  HWY_INLINE static void OfMinus4(const float* scale, Codes* low, Codes* high) {
+    // As F16, 1 for two groups, then 2, and so on; as BF16, 1 and 3 for one,
+    // for the other, then 2 and 4.
+    constexpr int kGroup = kIsBf16 ? 2 : 1;
+    constexpr const auto &kOf = kSignedEights < kGroup, kIsBf16 ? 4 : 2,
+                         kIsBf16 ? 1 : 4 > ;
+    const Floats scales = hn::LoadDup128(df, scale);
+    U16x16 words;
+    if constexpr (kIsBf16) {
+      words = InTurnOfRounded(Rounded<kFourMagnitudes>(scales, 0),
+                              Rounded<kFourMagnitudes>(scales, 1));
+    } else {
+      const auto times = [&](const float* of) DEQUANT_LAMBDA {
+        return hn::Mul(scales, hn::Load(df, of));
+      };
+      const U16x16 halves = Narrow2<T>(df, times(kFourMagnitudes.of[0]),
+                                       times(kFourMagnitudes.of[1]));
+      // Those of two groups together.
+      words = hn::BitCast(
+          du16, hn::Per4LaneBlockShuffle<3, 1, 2, 0>(hn::BitCast(du, halves)));
+    }
+    const auto split = [&](__m256i both, size_t row) DEQUANT_LAMBDA {
+      SplitEights(kOf, Codes{both}, low[row], high[row]);
+    };
+    split(_mm256_permute4x64_epi64(words.raw, 0b10001000), 0);
+    split(_mm256_permute4x64_epi64(words.raw, 0b11011101), 1);
   }
   // use(low, high): the bytes of those.
   template <class Map, class Value0, class Use>

@@ -590,6 +590,8 @@ constinit const Grid<uint32_t, 9> kGridIq3s =
     Expand<uint32_t>(kCodesIq3s, {1, 3, 5, 7, 9, 11, 13, 15});
 constinit const Grid<uint64_t, 11> kGridIq1 =
     Expand<uint64_t>(kCodesIq1, {-8, 0, 8});
+constinit const Grid<uint64_t, 11> kGridIq1Codes =
+    Expand<uint64_t>(kCodesIq1, {3 << 2, 0 << 2, 1 << 2});
 constinit const Grid<uint16_t, 8> kPackedIq2xxs = std::to_array(kCodesIq2xxs);
 constinit const Grid<uint16_t, 9> kPackedIq2xs = std::to_array(kCodesIq2xs);
 constinit const Grid<uint16_t, 12> kPackedIq1 = WithOpposites();

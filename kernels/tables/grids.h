@@ -20,6 +20,9 @@ extern const Grid<uint32_t, 9> kGridIq3s;
 /// Shared by IQ1_S and IQ1_M; 8 times ggml's values, so that their offsets of
 /// +-1/8 are whole numbers as well.
 extern const Grid<uint64_t, 11> kGridIq1;
+/// The same as codes for tables of values, in bits 2 and 3 of each byte: 0, 1
+/// and 3 stand for 0, 8 and -8, and 2, the opposite of 0, for 0 as well.
+extern const Grid<uint64_t, 11> kGridIq1Codes;
 
 /// Rows of 8 as codes, 2 bits each, the first lowest: IQ2's 0 to 2 stand for 8,
 /// 25, 43, IQ1's for -8, 0, 8.
