@@ -41,6 +41,13 @@ namespace HWY_NAMESPACE {
 template <>
 struct Unpack<Q2_0> {
   template <class Sink>
+  static constexpr bool kTwoAtOnce = Sink::kTwoOfFour;
+  template <class Sink>
+  HWY_INLINE static void DoTwo(const Q2_0& b0, const Q2_0& b1, float d0,
+                               float d1, Sink& sink) {
+    sink.PackedRowsOfTwo(b0.qs, b1.qs, Minus1(), d0, d1);
+  }
+  template <class Sink>
   HWY_INLINE static void Do(const Q2_0& b, float d, Sink& sink) {
     if constexpr (Sink::template kPackedRows<2>) {
       sink.template PackedRow<2>(b.qs, Minus1(), d);

@@ -178,6 +178,7 @@ class Sink {
   static constexpr bool kSignRows = false;
   template <int kBits>
   static constexpr bool kPackedRows = false;
+  static constexpr bool kTwoOfFour = false;
 
   // Eight rows of 2-bit fields: four in 32 bytes, the first in their lowest
   // bits, and four in the next 32. Each half of a row has a scale and an

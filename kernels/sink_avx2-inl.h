@@ -132,21 +132,22 @@ struct TwoBitPlaces {
 inline constexpr TwoBitPlaces kTwoBitPlaces;
 
 // For each nibble, of which bits 0 and 1 or 2 and 3 are a code: where the bytes
-// of its value are, of four F16, or of four F32 with BF16 above.
-template <bool kIsBf16>
+// of its value are, of four F16, the first of them kFirst, or of four F32 with
+// BF16 above.
+template <bool kIsBf16, int kFirst = 0>
 struct FourInNibbles {
   alignas(32) uint8_t low[32];
   alignas(32) uint8_t high[32];
   constexpr FourInNibbles() : low{}, high{} {
     for (int i = 0; i < 32; ++i) {
-      const int code = i % 16 < 4 ? i % 4 : i % 16 / 4;
+      const int code = kFirst + (i % 16 < 4 ? i % 4 : i % 16 / 4);
       low[i] = static_cast<uint8_t>(kIsBf16 ? 4 * code + 2 : 2 * code);
       high[i] = static_cast<uint8_t>(low[i] + 1);
     }
   }
 };
-template <bool kIsBf16>
-inline constexpr FourInNibbles<kIsBf16> kFourInNibbles;
+template <bool kIsBf16, int kFirst = 0>
+inline constexpr FourInNibbles<kIsBf16, kFirst> kFourInNibbles;
 
 // For -8 to 7 times a scale: where the bytes of their magnitudes are, which as
 // F16 are in order in each block, while those of BF16 are in turn four that
@@ -408,17 +409,29 @@ class Sink {
         });
       });
     } else {
-      // All bytes twice, the second time four bits lower; of these nibbles,
-      // bits 0 and 1 are a code or bits 2 and 3.
-      alignas(32) static constexpr uint64_t kShift[4] = {0, 4, 0, 4};
-      const hn::Repartition<uint64_t, decltype(dcodes)> du64;
-      const auto twice =
-          hn::Shr(hn::Set(du64, Load64(p)), hn::Load(du64, kShift));
-      const Codes nibbles = hn::TableLookupBytes(
-          hn::BitCast(dcodes, twice), hn::Load(dcodes, kTwoBitPlaces.nibble));
-      PutFromFour(hn::And(nibbles, hn::Load(dcodes, kTwoBitPlaces.bits)), map,
-                  Formula(scale...));
+      PutFromFour(TwoBitRow(p), map, Formula(scale...));
     }
+  }
+  // Two such rows and two, of two scales, whose F16 are four each and are
+  // converted at once.
+  static constexpr bool kTwoOfFour = std::is_same_v<T, hwy::float16_t>;
+  template <class Map>
+  HWY_INLINE void PackedRowsOfTwo(const uint8_t* p0, const uint8_t* p1, Map,
+                                  float scale0, float scale1) {
+    const Floats scales =
+        hn::ConcatUpperLower(df, hn::Set(df, scale1), hn::Set(df, scale0));
+    const auto half =
+        Narrow<T>(df, hn::Mul(hn::Load(df, kFourLanes<Map>.of[0]), scales));
+    const Codes values = hn::BitCast(dcodes, hn::Combine(du16, half, half));
+    const auto put = [&](const uint8_t* p, const auto& of) DEQUANT_LAMBDA {
+      const Codes low = hn::TableLookupBytes(values, hn::Load(dcodes, of.low));
+      const Codes high =
+          hn::TableLookupBytes(values, hn::Load(dcodes, of.high));
+      PutFromTable(TwoBitRow(p), low, high);
+      PutFromTable(TwoBitRow(p + 8), low, high);
+    };
+    put(p0, kFourInNibbles<kIsBf16>);
+    put(p1, kFourInNibbles<kIsBf16, 4>);
   }
 
   // A row of bits, which are 1 or, clear, -1.
@@ -607,6 +620,18 @@ class Sink {
       StoreAs2<T, kStream>(df, v2, v3, to_ + 16 * sizeof(T));
     }
     to_ += 32 * sizeof(T);
+  }
+
+  // A row of 2-bit fields: all bytes twice, the second time four bits lower; of
+  // these nibbles, bits 0 and 1 are a code or bits 2 and 3.
+  HWY_INLINE static Codes TwoBitRow(const uint8_t* p) {
+    alignas(32) static constexpr uint64_t kShift[4] = {0, 4, 0, 4};
+    const hn::Repartition<uint64_t, decltype(dcodes)> du64;
+    const auto twice =
+        hn::Shr(hn::Set(du64, Load64(p)), hn::Load(du64, kShift));
+    const Codes nibbles = hn::TableLookupBytes(
+        hn::BitCast(dcodes, twice), hn::Load(dcodes, kTwoBitPlaces.nibble));
+    return hn::And(nibbles, hn::Load(dcodes, kTwoBitPlaces.bits));
   }
 
   // The values of 0 to 3, in every four lanes.

@@ -799,6 +799,7 @@ class Sink {
 
   template <int kBits>
   static constexpr bool kPackedRows = true;
+  static constexpr bool kTwoOfFour = false;
   template <int kBits, class Map, class... F>
   HWY_INLINE void PackedRow(const uint8_t* p, Map map, F... scale) {
     const auto value = Formula(scale...);

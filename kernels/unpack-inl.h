@@ -80,6 +80,12 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 //                          float scale...);
 //   template <class Sink>
 //   static void Do(const B& block, const Made<Sink>& made, Sink& sink);
+// and, if two blocks share work where the sink says so, with
+//   template <class Sink>
+//   static constexpr bool kTwoAtOnce = ...
+//   template <class Sink>
+//   static void DoTwo(const B& block0, const B& block1, float scale0,
+//                     float scale1, Sink& sink);
 // and, if the second field is a scale of what is subtracted, which comes with
 // the other sign then, with
 //   static constexpr bool kSubtracts = true;
@@ -174,6 +180,12 @@ constexpr bool kCodesFirst = Sink::kCodesFirst&& kIsRow<B> && !kIsByteRow<B>;
 template <class B, class Sink>
 requires requires { Unpack<B>::template kCodesFirst<Sink>; }
 constexpr bool kCodesFirst<B, Sink> = Unpack<B>::template kCodesFirst<Sink>;
+
+template <class B, class Sink>
+constexpr bool kTwoAtOnce = false;
+template <class B, class Sink>
+requires requires { Unpack<B>::template kTwoAtOnce<Sink>; }
+constexpr bool kTwoAtOnce<B, Sink> = Unpack<B>::template kTwoAtOnce<Sink>;
 
 // Whether scales do not come times a unit.
 template <class B, class Sink>
@@ -542,6 +554,14 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
                                 ready.scale[i][kIndex]...);
     };
     return PutNibbles<n()>(row, sink);
+  }
+  if constexpr (kTwoAtOnce<B, To> && !std::is_same_v<N, size_t>) {
+    return EachOf(kTimes<n() / 2>, [&](size_t i) DEQUANT_LAMBDA {
+      To sink(to + 2 * i * kTo);
+      Unpack<B>::DoTwo(BlockAt<B>(blocks, 2 * i), BlockAt<B>(blocks, 2 * i + 1),
+                       ready.scale[2 * i][kIndex]...,
+                       ready.scale[2 * i + 1][kIndex]..., sink);
+    });
   }
   EachOf(n, [&](size_t i) DEQUANT_LAMBDA {
     const B& block = BlockAt<B>(blocks, i);
