@@ -491,23 +491,31 @@ class Sink {
     PutFour(q(0), q(1), q(2), q(3), value0, value1);
   }
   // Rows of -4 to 3 times a scale for each half, whose codes, 0 to 7, are in
-  // bits 0 to 2; look-ups ignore bits 4 to 6. Two tables at once.
+  // bits 0 to 2; look-ups ignore bits 4 to 6. Magnitudes are those of two rows,
+  // and are made two rows before the tables, which are made two rows ahead.
   template <class Values, size_t kRows, class Fn>
   HWY_INLINE void RowsOfEight(const Fn& codes, const float* scale) {
     static_assert(kGroupTables && Values::kOf[0] * kUnit == -4);
+    U16x16 magnitudes[kRows / 2];
     Codes low[kRows], high[kRows];
-    const auto make = [&](auto i) DEQUANT_LAMBDA {
-      OfMinus4(scale + 4 * i(), low + 2 * i(), high + 2 * i());
-    };
-    const auto use = [&](auto i) DEQUANT_LAMBDA {
-      ForEach(kTimes<2>, [&](auto j) DEQUANT_LAMBDA {
-        constexpr size_t r = 2 * i() + j();
+    ForEach(kTimes<kRows + 4>, [&](auto step) DEQUANT_LAMBDA {
+      constexpr size_t s = step();
+      if constexpr (s < kRows && s % 2 == 0) {
+        magnitudes[s / 2] = MagnitudesOf(scale + 2 * s);
+      }
+      KeepOrder();
+      if constexpr (s >= 2 && s - 2 < kRows) {
+        constexpr size_t r = s - 2;
+        SplitEights<r % 2>(magnitudes[r / 2], low[r], high[r]);
+      }
+      if constexpr (s >= 4) {
+        constexpr size_t r = s - 4;
         const Codes q = codes(kTimes<r>)(LookedUpRow(), size_t{0});
         PutFromTable(hn::Xor(q, hn::Load(dcodes, kGroupInBit3.of)), low[r],
                      high[r]);
-      });
-    };
-    MakeAhead<kRows / 2, 1>(make, use);
+      }
+      KeepOrder();
+    });
   }
 
   // Four values (Values has them) for each of four scales: an index is the code
@@ -695,34 +703,33 @@ class Sink {
     PutFromTable(row, hn::TableLookupBytes(values, hn::Load(dcodes, kOf.low)),
                  hn::TableLookupBytes(values, hn::Load(dcodes, kOf.high)));
   }
-  // The tables of two rows, whose halves have those scales: -4 to 3 are four
-  // magnitudes.
-  HWY_INLINE static void OfMinus4(const float* scale, Codes* low, Codes* high) {
-    // As F16, 1 for two groups, then 2, and so on; as BF16, 1 and 3 for one,
-    // for the other, then 2 and 4.
-    constexpr int kGroup = kIsBf16 ? 2 : 1;
-    constexpr const auto &kOf = kSignedEights < kGroup, kIsBf16 ? 4 : 2,
-                         kIsBf16 ? 1 : 4 > ;
+  // 1 to 4 times four scales, of two rows: as F16, of all scales 1, then 2, and
+  // so on, each row's together; as BF16, 1 and 3 of each scale, then 2 and 4.
+  HWY_INLINE static U16x16 MagnitudesOf(const float* scale) {
     const Floats scales = hn::LoadDup128(df, scale);
-    U16x16 words;
     if constexpr (kIsBf16) {
-      words = InTurnOfRounded(Rounded<kFourMagnitudes>(scales, 0),
-                              Rounded<kFourMagnitudes>(scales, 1));
+      return InTurnOfRounded(Rounded<kFourMagnitudes>(scales, 0),
+                             Rounded<kFourMagnitudes>(scales, 1));
     } else {
       const auto times = [&](const float* of) DEQUANT_LAMBDA {
         return hn::Mul(scales, hn::Load(df, of));
       };
       const U16x16 halves = Narrow2<T>(df, times(kFourMagnitudes.of[0]),
                                        times(kFourMagnitudes.of[1]));
-      // Those of two groups together.
-      words = hn::BitCast(
+      return hn::BitCast(
           du16, hn::Per4LaneBlockShuffle<3, 1, 2, 0>(hn::BitCast(du, halves)));
     }
-    const auto split = [&](__m256i both, size_t row) DEQUANT_LAMBDA {
-      SplitEights(kOf, Codes{both}, low[row], high[row]);
-    };
-    split(_mm256_permute4x64_epi64(words.raw, 0b10001000), 0);
-    split(_mm256_permute4x64_epi64(words.raw, 0b11011101), 1);
+  }
+  // The table of one of the rows.
+  template <size_t kRow>
+  HWY_INLINE static void SplitEights(U16x16 magnitudes, Codes& low,
+                                     Codes& high) {
+    constexpr int kGroup = kIsBf16 ? 2 : 1, kBit0 = kIsBf16 ? 4 : 2;
+    constexpr int kBit1 = kIsBf16 ? 1 : 4;
+    constexpr int kQuarters = kRow == 0 ? 0b10001000 : 0b11011101;
+    const Codes words{_mm256_permute4x64_epi64(magnitudes.raw, kQuarters)};
+    HWY_NAMESPACE::SplitEights(kSignedEights<kGroup, kBit0, kBit1>, words, low,
+                               high);
   }
   // use(low, high): the bytes of those.
   template <class Map, class Value0, class Use>
