@@ -44,13 +44,21 @@ struct NormalBf16 {
 };
 // (Vectors of any length compute MXFP4, whose scales go up to 2^127.)
 constexpr bool kHasNormalBf16 = HWY_TARGET <= HWY_AVX3 ||
-                                HWY_TARGET == HWY_AVX2 ||
+                                HWY_TARGET == HWY_AVX2 || HWY_TARGET_IS_NEON ||
                                 (HWY_TARGET_IS_SVE && !HWY_HAVE_SCALABLE);
 
+// 2^16 v - less. The product is exact, so NEON, which cannot subtract in the
+// same instruction, gives the same.
+template <class DF, class V>
+HWY_INLINE V Times64KLess(DF df, V v, V less) {
+  const V factor = hn::Set(df, 0x1p16f);
+  if constexpr (HWY_TARGET_IS_NEON) return hn::Sub(hn::Mul(v, factor), less);
+  return hn::MulSub(v, factor, less);
+}
 // NaN where v is, or Inf.
 template <class DF, class V>
 HWY_INLINE V Probe(DF df, V v) {
-  return hn::MulSub(v, hn::Set(df, 0x1p16f), v);
+  return Times64KLess(df, v, v);
 }
 // The BF16 of each value in the upper half of its 32-bit lane; rests below.
 // NaN must be canonical already.
@@ -60,7 +68,7 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> RoundedBf16(DF df, V v) {
   if constexpr (std::is_same_v<T, NormalBf16>) {
     // The last bit of 2^16 v - v is where v's eighth is; the other difference
     // is exact. (In this order, -0 stays.)
-    return hn::BitCast(du, hn::MulSub(v, hn::Set(df, 0x1p16f), Probe(df, v)));
+    return hn::BitCast(du, Times64KLess(df, v, Probe(df, v)));
   }
   const auto bits = hn::BitCast(du, v);
   const auto up = hn::Add(bits, hn::Set(du, 0x7FFF));
