@@ -133,6 +133,9 @@ TEST(Target, NoneOfThisCpuIsMissing) {
     const auto all = CompiledTargets();
     EXPECT_NE(std::ranges::find(all, t), all.end()) << t;
   }
+  if (std::ranges::find(have, "SVE2_128") != have.end()) {
+    EXPECT_EQ(have.front(), "NEON") << "whose vectors are no shorter";
+  }
 }
 
 TEST(Target, IsForcedByName) {

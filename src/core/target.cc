@@ -1,7 +1,9 @@
 #include "src/core/target.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <string_view>
 
 #include "dequant/dequant.h"
@@ -10,12 +12,22 @@
 namespace dequant {
 namespace {
 
-// The targets that kernels were compiled for and this CPU has, best first: in
-// Highway's mask a lower bit is a better target. Asked once, because
-// SupportedTargets() also chooses the best.
+// In Highway's mask a lower bit is a better target. But where SVE's vectors are
+// no longer than NEON's, NEON needs fewer instructions: see
+// docs/bench/estimates.md.
+std::vector<int64_t> BestFirst(std::vector<int64_t> targets) {
+  const auto is_sve = [](int64_t t) { return (t & HWY_ALL_SVE) != 0; };
+  if (std::count(targets.begin(), targets.end(), HWY_SVE2_128) > 0) {
+    std::stable_partition(targets.begin(), targets.end(), std::not_fn(is_sve));
+  }
+  return targets;
+}
+
+// The targets that kernels were compiled for and this CPU has, best first.
+// Asked once, because SupportedTargets() also chooses the best.
 const std::vector<int64_t>& Usable() {
   static const std::vector<int64_t> usable =
-      hwy::SupportedAndGeneratedTargets();
+      BestFirst(hwy::SupportedAndGeneratedTargets());
   return usable;
 }
 
