@@ -94,9 +94,9 @@ struct Unpack<Q3_K> {
         });
       } else {
 #if HWY_TARGET == HWY_AVX2
-        const InNibbles rows[2] = {{lower.bytes, LowNibbles(hmask.bytes)},
-                                   { upper.bytes,
-                                     HighNibbles(hmask.bytes) }};
+        const InNibbles rows[2] = {
+            InNibbles(lower.bytes, LowNibbles(hmask.bytes)),
+            InNibbles(upper.bytes, HighNibbles(hmask.bytes))};
         const auto codes = [&](auto r) DEQUANT_LAMBDA {
           return [&](auto, size_t) DEQUANT_LAMBDA {
             return rows[r / 4].template Row<r % 4>();
