@@ -343,7 +343,6 @@ struct Iq1Rows {  // less the offset that their group adds to all of them
 };
 struct Iq1Signed {  // times the sign of the offset, with which that is 1
   static constexpr float kOf[4] = {1, 9, 1, -7};
-  static constexpr uint8_t kInAll = 0;
   static constexpr int kCodeAt = 2;
   static constexpr bool kHasGroup = true;  // the index comes with it
 };
@@ -790,8 +789,11 @@ HWY_INLINE void PutFromTables(const float* scale, Sink& sink, const Of& of,
       EachOf(kTimes<kUses>, [&](size_t j) DEQUANT_LAMBDA {
         of(kUses * i + j, [&](auto index, auto... sign) DEQUANT_LAMBDA {
           const auto q = [&]() DEQUANT_LAMBDA {
-            if constexpr (requires { Bytes::kHasGroup; }) return index;
-            return IndexOf<Bytes, kPerScale>(index, j);
+            if constexpr (requires { Bytes::kHasGroup; }) {
+              return index;
+            } else {
+              return IndexOf<Bytes, kPerScale>(index, j);
+            }
           }();
           if constexpr (sizeof...(sign) == 0) {
             sink.PutFromTable(q, table...);

@@ -181,6 +181,7 @@ template <class B, class Sink>
 requires requires { Unpack<B>::template kCodesFirst<Sink>; }
 constexpr bool kCodesFirst<B, Sink> = Unpack<B>::template kCodesFirst<Sink>;
 
+// Whether two blocks are unpacked at once.
 template <class B, class Sink>
 constexpr bool kTwoAtOnce = false;
 template <class B, class Sink>
@@ -556,6 +557,7 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
     return PutNibbles<n()>(row, sink);
   }
   if constexpr (kTwoAtOnce<B, To> && !std::is_same_v<N, size_t>) {
+    static_assert(n() % 2 == 0);
     return EachOf(kTimes<n() / 2>, [&](size_t i) DEQUANT_LAMBDA {
       To sink(to + 2 * i * kTo);
       Unpack<B>::DoTwo(BlockAt<B>(blocks, 2 * i), BlockAt<B>(blocks, 2 * i + 1),
