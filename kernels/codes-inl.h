@@ -710,6 +710,12 @@ struct ScaledOffset {
   HWY_INLINE V operator()(D d, V q) const {
     return hn::MulAdd(q, Broadcast(d, scale), Broadcast(d, offset));
   }
+  // Of one vector only: an operand with broadcast is one register less to read,
+  // and three of them get in the way of stores on Zen 4.
+  template <class D, class V>
+  HWY_INLINE V Once(D d, V q) const {
+    return hn::MulAdd(q, Broadcast(d, scale), hn::Set(d, offset));
+  }
 };
 
 // (q + offset) * scale, for whole numbers of 24 bits.

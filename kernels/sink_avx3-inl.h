@@ -1003,13 +1003,21 @@ class Sink {
   HWY_INLINE void PutOf4(Codes bytes, Floats four) {
     PutLanes(hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes)), four);
   }
+  template <class Value>
+  HWY_INLINE static Floats Once(Value value, Floats q) {
+    if constexpr (requires { value.Once(df, q); }) {
+      return value.Once(df, q);
+    } else {
+      return value(df, q);
+    }
+  }
   // 16 codes as T, in half a vector; by a half, if so, when they are stored.
   template <class Value>
   HWY_INLINE static auto Narrowed(Floats q, Value value) {
     if constexpr (kByHalf<T, Value>) {
       return Narrow<T>(df, q);
     } else {
-      return Narrow<T>(df, value(df, q));
+      return Narrow<T>(df, Once(value, q));
     }
   }
   // What Map makes of 0 to 15 as T. Of 16 bits, the upper half is anything.
@@ -1017,7 +1025,7 @@ class Sink {
   HWY_INLINE static auto Table(Map, Value value) {
     const Floats q = hn::Load(df, kMappedCodes<Map, 16>.of);
     if constexpr (sizeof(T) == 4) {
-      return value(df, q);
+      return Once(value, q);
     } else {
       return hn::ResizeBitCast(du16, Narrowed(q, value));
     }
@@ -1026,7 +1034,7 @@ class Sink {
   template <class Map, class Value>
   HWY_INLINE static U16x32 TableOfTwo(Map, Value value0, Value value1) {
     const Floats q = hn::Load(df, kMappedCodes<Map, 16>.of);
-    return Narrow2<T>(df, value0(df, q), value1(df, q));
+    return Narrow2<T>(df, Once(value0, q), Once(value1, q));
   }
   // What it makes of 0 to 3, eight times.
   template <class Map, class Value>
