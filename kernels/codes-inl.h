@@ -345,6 +345,13 @@ struct ByteRow {
   const int8_t* p;
 };
 
+// The same, of which the sink takes each as a float, kByteOffset more than it
+// is, if it takes that.
+struct OffsetByteRow {
+  const int8_t* p;
+};
+constexpr float kByteOffset = 0x1p15f + 128;
+
 // 32 bytes that several rows are made of: bytes(d, i) are those from i on, as
 // many as the tag d has.
 struct RowBytes {

@@ -203,6 +203,31 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 #endif
 }
 
+// Which bytes make a lane of 32 bits of a row of OffsetByteRow: nothing, the
+// code, nothing, the byte that is behind the row.
+template <bool kUpper>
+struct OffsetByteLanes {
+  alignas(64) uint8_t byte[64];
+  constexpr OffsetByteLanes() : byte{} {
+    for (int i = 0; i < 64; ++i) {
+      byte[i] = static_cast<uint8_t>(i % 4 == 1   ? 16 * kUpper + i / 4
+                                     : i % 4 == 3 ? 32
+                                                  : 33);
+    }
+  }
+};
+template <bool kUpper>
+inline constexpr OffsetByteLanes<kUpper> kOffsetByteLanes;
+// What makes them of a row: its bytes from 0 on, and what is behind it.
+struct OffsetBytes {
+  alignas(64) uint8_t bits[64];
+  constexpr OffsetBytes() : bits{} {
+    for (int i = 0; i < 32; ++i) bits[i] = 0x80;
+    bits[32] = 0x47;
+  }
+};
+inline constexpr OffsetBytes kOffsetBytes;
+
 // A code of 5 bits from bit 18 of its lane on is a subnormal of F32 as it
 // stands, 2^-131 times itself. Multiplied by a scale that takes 2^131 back, it
 // needs no conversion, and has the same bits. That costs nothing on Zen 4
@@ -239,6 +264,14 @@ class Sink {
   using LookedUpRow = hn::FixedTag<uint8_t, 32>;
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
+
+  // Whether EightRows takes an OffsetByteRow: with bits 8 to 15 of a lane, and
+  // 0x47 in its top byte, 2^15 + 128 + q is a float as it stands, which needs
+  // no conversion. Times a scale, less kByteOffset times the scale, it is q
+  // times the scale: both are exact, so nothing is rounded. But a 0 has no
+  // sign, so scales must be above 0.
+  static constexpr bool kTakesOffsetBytes =
+      HWY_TARGET == HWY_AVX3_ZEN4 && sizeof(T) == 2 && !kAnyScale;
 
   // Whether Rows and SubnormalRow take such codes, where the scale goes with
   // it.
@@ -292,7 +325,7 @@ class Sink {
   template <class Fn, class Value>
   HWY_INLINE void EightRows(const Fn& codes, const Value& value) {
     constexpr size_t n = 8, kAhead = 4;
-    I32x16 lower[n], upper[n];
+    decltype(WidenedHalf<false>(Loaded(codes(kTimes<0>)))) lower[n], upper[n];
     ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
       if constexpr (i() < n) {
         const auto q = Loaded(codes(i));
@@ -301,8 +334,8 @@ class Sink {
       }
       if constexpr (i() >= kAhead) {
         constexpr size_t k = i() - kAhead;
-        PutFloats(hn::ConvertTo(df, lower[k]), hn::ConvertTo(df, upper[k]),
-                  value(k, 0), value(k, 1));
+        PutFloats(ToFloats(lower[k]), ToFloats(upper[k]), value(k, 0),
+                  value(k, 1));
       }
       KeepOrder();
     });
@@ -874,6 +907,15 @@ class Sink {
     return codes(drow, size_t{0});
   }
   HWY_INLINE static ByteRow Loaded(ByteRow row) { return row; }
+#if DEQUANT_HAS_VBMI
+  HWY_INLINE static U8x64 Loaded(OffsetByteRow row) {
+    const auto* p = reinterpret_cast<const uint8_t*>(row.p);
+    return hn::Xor(hn::ZeroExtendVector(dbytes, LoadCodes(drow, p)),
+                   hn::Load(dbytes, kOffsetBytes.bits));
+  }
+#endif
+  HWY_INLINE static Floats ToFloats(I32x16 q) { return hn::ConvertTo(df, q); }
+  HWY_INLINE static Floats ToFloats(Floats q) { return q; }
   // The lower or the upper 16 codes of a row, of signed ones over kSignedUnit.
   template <bool kUpper, class Row>
   HWY_INLINE static Floats HalfOfRow(Row row) {
@@ -909,6 +951,11 @@ class Sink {
                                 hn::SetTableIndices(dbytes, at.byte));
   }
   template <bool kUpper>
+  HWY_INLINE static Floats WidenedHalf(U8x64 q) {
+    const auto at = hn::SetTableIndices(dbytes, kOffsetByteLanes<kUpper>.byte);
+    return hn::BitCast(df, hn::TableLookupLanes(q, at));
+  }
+  template <bool kUpper>
   HWY_INLINE static Floats HalfOfSubnormals(RowCodes q) {
     constexpr int kByte = kSubnormalFrom / 8;
     return hn::BitCast(df, WidenedTo(kWidenedHalf<kUpper, kByte>, q));
@@ -934,7 +981,17 @@ class Sink {
   template <class Value0, class Value1>
   HWY_INLINE void PutFloats(Floats lo, Floats hi, Value0 value0,
                             Value1 value1) {
-    StoreAs2<T, kStream>(df, value0(df, lo), value1(df, hi), to_);
+    lo = value0(df, lo);
+    hi = value1(df, hi);
+    if constexpr (HWY_TARGET == HWY_AVX3_ZEN4 &&
+                  std::is_same_v<T, hwy::float16_t>) {
+      // What converts and stores in one is slower there.
+      const hn::Half<decltype(du16)> dhalf;
+      Store<kStream>(dhalf, Narrow<T>(df, lo), to_);
+      Store<kStream>(dhalf, Narrow<T>(df, hi), to_ + 32);
+    } else {
+      StoreAs2<T, kStream>(df, lo, hi, to_);
+    }
     to_ += 32 * sizeof(T);
   }
 

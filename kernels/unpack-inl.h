@@ -210,6 +210,21 @@ template <class Sink>
 constexpr int kCodesFrom = 0;
 #endif
 
+// Whether bytes are taken as floats with an offset, which scales must be above
+// 0 for: see kTakesOffsetBytes.
+template <class B, class Sink>
+constexpr bool kByOffset = false;
+#if DEQUANT_HAS_VBMI
+template <class B, class Sink>
+requires(kIsByteRow<B>) constexpr bool kByOffset<B, Sink> =
+    Sink::kTakesOffsetBytes;
+#endif
+
+// Whether that is a way for usual scales, which leaves others to a kernel for
+// any scale.
+template <class B, class Sink>
+constexpr bool kForUsualScales = kBySubnormals<B, Sink> || kByOffset<B, Sink>;
+
 // What the first scale comes times, if it is an F16; of subnormals, in two
 // steps.
 template <class B, class Sink>
@@ -237,6 +252,10 @@ class Finite {
   template <uint64_t kSpare>
   HWY_INLINE void ExpectF16(uint64_t halves) {
     carry_ |= (halves & 0x7C007C007C007C00) + kSpare;
+  }
+  /// The same, above 0.
+  HWY_INLINE void ExpectAbove0(uint64_t halves) {
+    carry_ |= halves | (halves - 0x0001000100010001);
   }
   HWY_INLINE bool All() const { return (carry_ & 0x8000800080008000) == 0; }
 
@@ -314,6 +333,7 @@ HWY_INLINE void ReadF16Words(const uint8_t* blocks, F16Words<B>& words,
       words.of[w] |= bits << (16 * kFields * i);
     });
     finite.ExpectF16<kSpareExponents<B, Sink>>(words.of[w]);
+    if constexpr (kByOffset<B, Sink>) finite.ExpectAbove0(words.of[w]);
     if constexpr (kSubtracts<B>) words.of[w] ^= 0x8000000080000000;
   });
 }
@@ -326,17 +346,21 @@ HWY_INLINE void StayInMemory([[maybe_unused]] W& words) {
 }
 // Words that were in memory before, to scales: a conversion that loads takes
 // one operation of 128 bits, moves from integer registers take two or three.
-template <class B, class Sink>
+template <class B, class Sink, class Ready>
 HWY_INLINE void ConvertF16Words([[maybe_unused]] const F16Words<B>& words,
-                                [[maybe_unused]] BlockScales<B>* scale) {
+                                [[maybe_unused]] Ready& ready) {
 #if !DEQUANT_NO_F16C  // or it is not called
   const hn::FixedTag<float, 4> df;
   const hn::Rebind<hwy::float16_t, decltype(df)> dh;
   EachOf(kTimes<F16Words<B>::kWords>, [&](size_t w) DEQUANT_LAMBDA {
     const auto* from = reinterpret_cast<const hwy::float16_t*>(words.of + w);
     const auto units = hn::Load(df, kScaleUnits<B, Sink>.of + 4 * w);
-    hn::StoreU(hn::Mul(hn::PromoteTo(df, hn::LoadU(dh, from)), units), df,
-               scale[0] + 4 * w);
+    const auto scales = hn::Mul(hn::PromoteTo(df, hn::LoadU(dh, from)), units);
+    hn::StoreU(scales, df, ready.scale[0] + 4 * w);
+    if constexpr (kByOffset<B, Sink>) {
+      const auto offset = hn::Set(df, -kByteOffset);
+      hn::StoreU(hn::Mul(scales, offset), df, ready.offset + 4 * w);
+    }
   });
 #endif
 }
@@ -438,6 +462,11 @@ struct Ready {
   alignas(kLine) Scales<B> scale;
 };
 template <class B>
+requires(kIsByteRow<B>) struct Ready<B> {
+  alignas(kLine) Scales<B> scale;
+  alignas(kLine) float offset[kBatch];  // if kByOffset
+};
+template <class B>
 requires(kIsRow<B> && !kIsByteRow<B>) struct Ready<B> {
   alignas(kLine) Scales<B> scale;
   [[no_unique_address]] StoredCodes<kBatch> codes;
@@ -534,12 +563,29 @@ HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
   }
 }
 
+// A batch of rows that kByOffset is for.
+template <class B, class Sink>
+HWY_INLINE void UnpackOffsetRows(const uint8_t* blocks, const Ready<B>& ready,
+                                 Sink& sink) {
+  sink.EightRows(
+      [&](size_t i) DEQUANT_LAMBDA {
+        return OffsetByteRow{Unpack<B>::Codes(BlockAt<B>(blocks, i)).p};
+      },
+      [&](size_t i, size_t) DEQUANT_LAMBDA {
+        return Formula(ready.scale[i][0], ready.offset[i]);
+      });
+}
+
 template <class K, class N, class B, size_t... kIndex>
 HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
                             uint8_t* to, std::index_sequence<kIndex...>) {
   using To = SinkOf<K>;
   constexpr size_t kTo = kOutBytes<K>;
   constexpr size_t kAtOnce = kRowsAtOnce<B, To>;
+  if constexpr (kByOffset<B, To> && !std::is_same_v<N, size_t>) {
+    To sink(to);
+    return UnpackOffsetRows<B>(blocks, ready, sink);
+  }
   if constexpr (kAtOnce > 1 && !std::is_same_v<N, size_t>) {
     EachOf(kTimes<n() / kAtOnce>, [&](size_t i) DEQUANT_LAMBDA {
       const size_t first = i * kAtOnce;
@@ -645,7 +691,7 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
   };
   const auto make = [&](const uint8_t* from, Ready<B>& ready) DEQUANT_LAMBDA {
     if constexpr (kReadsEarly<K>) {
-      ConvertF16Words<B, To>(words, ready.scale);
+      ConvertF16Words<B, To>(words, ready);
       if (from != last) read(from + kBytes);
     } else {
       MakeReadyFor<K>(from, n, ready, finite);
@@ -864,11 +910,11 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   using B = typename K::Block;
   // So many are run before it is asked whether all were finite.
   constexpr size_t kAtOnce =
-      kBySubnormals<B, SinkOf<K>> ? 16384 / B::kElements : 4096;
+      kForUsualScales<B, SinkOf<K>> ? 16384 / B::kElements : 4096;
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
-  } else if constexpr (kBySubnormals<B, SinkOf<K>>) {
-    // Where one scale is large, others are: all that are left.
+  } else if constexpr (kForUsualScales<B, SinkOf<K>>) {
+    // Where one scale is unusual, others are: all that are left.
     while (blocks > 0) {
       const size_t n = HWY_MIN(blocks, kAtOnce);
       if (HWY_UNLIKELY(!AllFinite<K>(src, n, dst))) {
