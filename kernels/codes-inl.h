@@ -414,6 +414,9 @@ HWY_INLINE void KeepOrder() {
 #endif
 }
 
+// What comes behind the last rows, where rows are pipelined.
+struct NoRows {};
+
 // Rows that were unpacked to memory, if the target's sink has kCodesFirst.
 template <size_t kRows>
 class StoredCodes {

@@ -79,18 +79,24 @@ struct Unpack<Q5_K> {
   }
 
   template <class Sink>
+  static constexpr bool kPipelined = Sink::kPipelines&& Sink::kRowsAtOnce > 1;
+  HWY_INLINE static auto Value(const Header& h, size_t row, size_t) {
+    return h.Value(row);
+  }
+  template <class Sink>
+  HWY_INLINE static auto Rows(const Q5_K& b) {
+    return [&b](auto row) DEQUANT_LAMBDA {
+      return Codes<row()>(Sink::Bytes(b.qs + row() / 2 * 32),
+                          Sink::Bytes(b.qh));
+    };
+  }
+
+  template <class Sink>
   HWY_INLINE static void Do(const Q5_K& b, const Header& h, Sink& sink) {
     if constexpr (kCodesFirst<Sink>) {
-      const auto value = [&](size_t r, size_t)
-                             DEQUANT_LAMBDA { return h.Value(r); };
+      const auto value = [&](size_t r, size_t half)
+                             DEQUANT_LAMBDA { return Value(h, r, half); };
       PutStoredRows(h.codes, value, sink);
-    } else if constexpr (Sink::kRowsAtOnce > 1) {
-      const auto qh = sink.Bytes(b.qh);
-      const auto codes = [&](auto r) DEQUANT_LAMBDA {
-        return Codes<r()>(sink.Bytes(b.qs + r / 2 * 32), qh);
-      };
-      sink.EightRows(
-          codes, [&](size_t r, size_t) DEQUANT_LAMBDA { return h.Value(r); });
     } else {
       const auto qh = sink.Bytes(b.qh);
       TwoRows<0>(b.qs, qh, h, sink);

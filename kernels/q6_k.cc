@@ -75,11 +75,24 @@ struct Unpack<Q6_K> {
   }
 
   template <class Sink>
+  static constexpr bool kPipelined = Sink::kPipelines;
+  HWY_INLINE static auto Value(const Header& h, size_t row, size_t half) {
+    return Formula(h.scale[2 * row + half]);
+  }
+  template <class Sink>
+  HWY_INLINE static auto Rows(const Q6_K& b) {
+    return [&b](auto row) DEQUANT_LAMBDA {
+      constexpr size_t kHalf = row() / 4;
+      return Codes<row() % 4>(Sink::Bytes(b.ql + 64 * kHalf + 32 * (row() % 2)),
+                              Sink::Bytes(b.qh + 32 * kHalf));
+    };
+  }
+
+  template <class Sink>
   HWY_INLINE static void Do(const Q6_K& b, const Header& h, Sink& sink) {
     if constexpr (kCodesFirst<Sink>) {
-      const auto value = [&](size_t r, size_t half) DEQUANT_LAMBDA {
-        return Formula(h.scale[2 * r + half]);
-      };
+      const auto value = [&](size_t r, size_t half)
+                             DEQUANT_LAMBDA { return Value(h, r, half); };
       PutStoredRows(h.codes, value, sink);
     } else {
       Compute(b, h, sink);
@@ -88,17 +101,6 @@ struct Unpack<Q6_K> {
 
   template <class Sink>
   HWY_INLINE static void Compute(const Q6_K& b, const Header& h, Sink& sink) {
-    if constexpr (Sink::kComputedAtOnce == 8) {
-      const auto codes = [&](auto i) DEQUANT_LAMBDA {
-        const size_t half = i() / 4;
-        return Codes<i() % 4>(sink.Bytes(b.ql + 64 * half + 32 * (i() % 2)),
-                              sink.Bytes(b.qh + 32 * half));
-      };
-      sink.EightRows(codes, [&](size_t i, size_t half_row) DEQUANT_LAMBDA {
-        return Formula(h.scale[2 * i + half_row]);
-      });
-      return;
-    }
     EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
       const auto ql0 = sink.Bytes(b.ql + 64 * half);
       const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);

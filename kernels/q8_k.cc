@@ -50,16 +50,20 @@ struct Unpack<Q8_K> {
   }
 
   template <class Sink>
+  static constexpr bool kPipelined = Sink::kPipelines;
+  HWY_INLINE static auto Value(const float* d, size_t, size_t) {
+    return Formula(*d * kUnit);
+  }
+  template <class Sink>
+  HWY_INLINE static auto Rows(const Q8_K& b) {
+    return [&b](size_t row) DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * row}; };
+  }
+
+  template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    const auto scale = Formula(d * kUnit);
-    const auto row = [&](size_t j)
-                         DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * j}; };
-    if constexpr (Sink::kComputedAtOnce == 8) {
-      sink.EightRows(row, [&](size_t, size_t) DEQUANT_LAMBDA { return scale; });
-    } else {
-      EachOf(kTimes<8>,
-             [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
-    }
+    const auto row = Rows<Sink>(b);
+    EachOf(kTimes<8>,
+           [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
   }
 };
 

@@ -81,7 +81,8 @@ class Sink {
   HWY_INLINE static RowBytes LookedUpBytes(const uint8_t* p) { return {p}; }
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
-  static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
+  static constexpr size_t kRowsAtOnce = 1;
+  static constexpr bool kPipelines = false;
   static constexpr bool kCodesFirst = false;
   // Rows codes(0) to codes(kRows - 1), constants; each half has a scale.
   template <class Values, size_t kRows, class Fn>

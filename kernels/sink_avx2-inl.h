@@ -464,7 +464,8 @@ class Sink {
   }
   // More rows at once are for AVX-512.
   static constexpr bool kTwoRows = false;
-  static constexpr size_t kRowsAtOnce = 1, kComputedAtOnce = 1;
+  static constexpr size_t kRowsAtOnce = 1;
+  static constexpr bool kPipelines = false;
   // Rows whose codes take many steps are unpacked to memory, in order, before
   // the values of others are computed: each step waits for the one before, and
   // the CPU's queue is too short for all of them. These codes have a scale that

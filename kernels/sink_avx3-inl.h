@@ -317,28 +317,51 @@ class Sink {
   // behind it in the CPU's queue waiting. codes(i) are as for Row or Halves,
   // value(i, half) is a formula; i is a constant. Rows that 16 bits look up, or
   // compute as F16, come one by one.
-  static constexpr size_t kComputedAtOnce =
-      HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t> ? 1 : 8;
   static constexpr size_t kRowsAtOnce = sizeof(T) == 4 ? 4 : 1;
   static constexpr bool kCodesFirst = false;
-  // Each is widened four rows before it is converted.
-  template <class Fn, class Value>
-  HWY_INLINE void EightRows(const Fn& codes, const Value& value) {
-    constexpr size_t n = 8, kAhead = 4;
-    decltype(WidenedHalf<false>(Loaded(codes(kTimes<0>)))) lower[n], upper[n];
-    ForEach(kTimes<n + kAhead>, [&](auto i) DEQUANT_LAMBDA {
-      if constexpr (i() < n) {
-        const auto q = Loaded(codes(i));
-        lower[i] = WidenedHalf<false>(q);
-        upper[i] = WidenedHalf<true>(q);
+
+  // Whether rows are pipelined: each is widened kRowsAhead rows before it is
+  // converted, and so are the next eight, unless next is NoRows.
+  static constexpr bool kPipelines =
+      !(HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t>);
+  static constexpr size_t kRowsAhead = 7;
+  template <class V>
+  struct WideRow {
+    V lower, upper;
+  };
+  template <class Row>
+  struct RowsAhead {
+    Row row[kRowsAhead];
+  };
+  template <class Fn>
+  HWY_INLINE static auto BeginRows(const Fn& codes) {
+    RowsAhead<decltype(Wide(codes(kTimes<0>)))> ahead;
+    ForEach(kTimes<kRowsAhead>,
+            [&](auto i) DEQUANT_LAMBDA { ahead.row[i] = Wide(codes(i)); });
+    return ahead;
+  }
+  template <class Fn, class Value, class Row, class Next>
+  HWY_INLINE void EightRows(const Fn& codes, const Value& value,
+                            RowsAhead<Row>& ahead, const Next& next) {
+    constexpr size_t n = 8;
+    Row row[n + kRowsAhead];
+    ForEach(kTimes<kRowsAhead>,
+            [&](auto i) DEQUANT_LAMBDA { row[i] = ahead.row[i]; });
+    ForEach(kTimes<n>, [&](auto k) DEQUANT_LAMBDA {
+      constexpr size_t i = k() + kRowsAhead;
+      if constexpr (i < n) {
+        row[i] = Wide(codes(kTimes<i>));
+      } else if constexpr (!std::is_same_v<Next, NoRows>) {
+        row[i] = Wide(next(kTimes<i - n>));
       }
-      if constexpr (i() >= kAhead) {
-        constexpr size_t k = i() - kAhead;
-        PutFloats(ToFloats(lower[k]), ToFloats(upper[k]), value(k, 0),
-                  value(k, 1));
-      }
+      PutFloats(ToFloats(row[k].lower), ToFloats(row[k].upper), value(k, 0),
+                value(k, 1));
       KeepOrder();
     });
+    if constexpr (!std::is_same_v<Next, NoRows>) {
+      ForEach(kTimes<kRowsAhead>,
+              [&](auto i) DEQUANT_LAMBDA { ahead.row[i] = row[n + i]; });
+    }
   }
   // Step by step.
   template <bool kSubnormals = false, class Fn, class Value>
@@ -925,6 +948,13 @@ class Sink {
 #endif
   HWY_INLINE static Floats ToFloats(I32x16 q) { return hn::ConvertTo(df, q); }
   HWY_INLINE static Floats ToFloats(Floats q) { return q; }
+  template <class Row>
+  HWY_INLINE static auto Wide(Row codes) {
+    const auto q = Loaded(codes);
+    const auto lower = WidenedHalf<false>(q);
+    return WideRow<std::remove_const_t<decltype(lower)>>{lower,
+                                                         WidenedHalf<true>(q)};
+  }
   // The lower or the upper 16 codes of a row, of signed ones over kSignedUnit.
   template <bool kUpper, class Row>
   HWY_INLINE static Floats HalfOfRow(Row row) {

@@ -80,7 +80,15 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 //                          float scale...);
 //   template <class Sink>
 //   static void Do(const B& block, const Made<Sink>& made, Sink& sink);
-// and, if two blocks share work where the sink says so, with
+// and, if a super-block is eight rows of codes that Row or Halves take, which
+// the sink may pipeline, with
+//   template <class Sink>
+//   static constexpr bool kPipelined = ...
+//   template <class Sink>
+//   static auto Rows(const B& block);  // codes(row), a constant
+//   static auto Value(const Header& header, size_t row, size_t half);
+// or, without a header, `const float* scale`; and, if two blocks share work
+// where the sink says so, with
 //   template <class Sink>
 //   static constexpr bool kTwoAtOnce = ...
 //   template <class Sink>
@@ -542,7 +550,7 @@ template <class B, class Sink>
 constexpr size_t kRowsAtOnce = 0;
 template <class B, class Sink>
 requires(kIsRow<B>) constexpr size_t kRowsAtOnce<B, Sink> =
-    kIsByteRow<B> ? Sink::kComputedAtOnce : Sink::kRowsAtOnce;
+    kIsByteRow<B> ? 1 : Sink::kRowsAtOnce;
 
 // So many rows.
 template <class B, class Sink, size_t... kIndex>
@@ -556,24 +564,37 @@ HWY_INLINE void UnpackRows(const uint8_t* blocks, const Scales<B>& scale,
     return Unpack<B>::Value(BlockAt<B>(blocks, first + i),
                             scale[first + i][kIndex]...);
   };
-  if constexpr (kRowsAtOnce<B, Sink> == 8) {
-    sink.EightRows(codes, value);
-  } else {
-    sink.template FourRows<kBySubnormals<B, Sink>>(codes, value);
-  }
+  sink.template FourRows<kBySubnormals<B, Sink>>(codes, value);
 }
 
-// A batch of rows that kByOffset is for.
+// Whether rows are pipelined, over the ends of batches and super-blocks.
 template <class B, class Sink>
-HWY_INLINE void UnpackOffsetRows(const uint8_t* blocks, const Ready<B>& ready,
-                                 Sink& sink) {
-  sink.EightRows(
-      [&](size_t i) DEQUANT_LAMBDA {
-        return OffsetByteRow{Unpack<B>::Codes(BlockAt<B>(blocks, i)).p};
-      },
-      [&](size_t i, size_t) DEQUANT_LAMBDA {
-        return Formula(ready.scale[i][0], ready.offset[i]);
-      });
+constexpr bool kPipelined = kIsByteRow<B>&& Sink::kPipelines;
+template <class B, class Sink>
+requires requires { Unpack<B>::template kPipelined<Sink>; }
+constexpr bool kPipelined<B, Sink> = Unpack<B>::template kPipelined<Sink>;
+
+// The rows of a batch of blocks, and their formulas.
+template <class B, class Sink>
+HWY_INLINE auto RowsOfBatch(const uint8_t* blocks) {
+  return [blocks](size_t i) DEQUANT_LAMBDA {
+    const ByteRow row = Unpack<B>::Codes(BlockAt<B>(blocks, i));
+    if constexpr (kByOffset<B, Sink>) {
+      return OffsetByteRow{row.p};
+    } else {
+      return row;
+    }
+  };
+}
+template <class B, class Sink>
+HWY_INLINE auto ValueInBatch(const Ready<B>& ready) {
+  return [&ready](size_t i, size_t) DEQUANT_LAMBDA {
+    if constexpr (kByOffset<B, Sink>) {
+      return Formula(ready.scale[i][0], ready.offset[i]);
+    } else {
+      return Formula(ready.scale[i][0]);
+    }
+  };
 }
 
 template <class K, class N, class B, size_t... kIndex>
@@ -582,10 +603,6 @@ HWY_INLINE void UnpackReady(const uint8_t* blocks, N n, const Ready<B>& ready,
   using To = SinkOf<K>;
   constexpr size_t kTo = kOutBytes<K>;
   constexpr size_t kAtOnce = kRowsAtOnce<B, To>;
-  if constexpr (kByOffset<B, To> && !std::is_same_v<N, size_t>) {
-    To sink(to);
-    return UnpackOffsetRows<B>(blocks, ready, sink);
-  }
   if constexpr (kAtOnce > 1 && !std::is_same_v<N, size_t>) {
     EachOf(kTimes<n() / kAtOnce>, [&](size_t i) DEQUANT_LAMBDA {
       const size_t first = i * kAtOnce;
@@ -704,12 +721,63 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
   Ready<B>* next = ready + 1;
   read(src);
   make(src, *now);
+  [[maybe_unused]] auto ahead = [&]() DEQUANT_LAMBDA {
+    if constexpr (kPipelined<B, To>) {
+      return To::BeginRows(RowsOfBatch<B, To>(src));
+    } else {
+      return NoRows();
+    }
+  }();
   for (;; src += kBytes, dst += kBatch * kOutBytes<K>) {
     const bool more = src != last;
     if (more) make(src + kBytes, *next);
-    UnpackReady<K>(src, n, *now, dst, Fields<B>());
-    if (!more) return;
+    if constexpr (kPipelined<B, To>) {
+      To sink(dst);
+      const auto rows = RowsOfBatch<B, To>(src);
+      const auto value = ValueInBatch<B, To>(*now);
+      if (!more) return sink.EightRows(rows, value, ahead, NoRows());
+      sink.EightRows(rows, value, ahead, RowsOfBatch<B, To>(src + kBytes));
+    } else {
+      UnpackReady<K>(src, n, *now, dst, Fields<B>());
+      if (!more) return;
+    }
     std::swap(now, next);
+  }
+}
+
+// Super-blocks of eight rows, pipelined.
+template <class K>
+HWY_INLINE void RunRows(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                        uint8_t* HWY_RESTRICT dst, Finite& finite) {
+  using B = typename K::Block;
+  using To = SinkOf<K>;
+  const auto rows = [](const uint8_t* block) DEQUANT_LAMBDA {
+    return Unpack<B>::template Rows<To>(BlockAt<B>(block, 0));
+  };
+  if (blocks == 0) return;
+  auto ahead = To::BeginRows(rows(src));
+  const uint8_t* const last = src + (blocks - 1) * sizeof(B);
+  while (true) {
+    const size_t n = HWY_MIN(blocks, kBatchOf<K>);
+    Ready<B> ready;
+    MakeReadyFor<K>(src, n, ready, finite);
+    for (size_t i = 0; i < n; ++i, dst += kOutBytes<K>) {
+      const auto value = [&](size_t row, size_t half) DEQUANT_LAMBDA {
+        if constexpr (requires { ready.header; }) {
+          return Unpack<B>::Value(ready.header[i], row, half);
+        } else {
+          return Unpack<B>::Value(ready.scale[i], row, half);
+        }
+      };
+      To sink(dst);
+      if (src == last) {
+        return sink.EightRows(rows(src), value, ahead, NoRows());
+      }
+      const uint8_t* next = src + sizeof(B);
+      sink.EightRows(rows(src), value, ahead, rows(next));
+      src = next;
+    }
+    blocks -= n;
   }
 }
 
@@ -844,6 +912,10 @@ HWY_INLINE Finite RunFinite(const uint8_t* HWY_RESTRICT src, size_t blocks,
         dst += done * kTo;
         blocks -= done;
       }
+    }
+    if constexpr (kPipelined<B, SinkOf<K>> && B::kElements == 256) {
+      RunRows<K>(src, blocks, dst, finite);
+      return finite;
     }
     // Blocks that come from memory are late for that: 16 bits of Q5_K took up
     // to twice as long.
