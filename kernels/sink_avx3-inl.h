@@ -324,7 +324,8 @@ class Sink {
   // converted, and so are the next eight, unless next is NoRows.
   static constexpr bool kPipelines =
       !(HWY_HAVE_FLOAT16 && std::is_same_v<T, hwy::float16_t>);
-  static constexpr size_t kRowsAhead = 7;
+  // (Without VBMI, codes take more registers.)
+  static constexpr size_t kRowsAhead = DEQUANT_HAS_VBMI ? 7 : 6;
   template <class V>
   struct WideRow {
     V lower, upper;

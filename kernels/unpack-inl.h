@@ -587,12 +587,12 @@ HWY_INLINE auto RowsOfBatch(const uint8_t* blocks) {
   };
 }
 template <class B, class Sink>
-HWY_INLINE auto ValueInBatch(const Ready<B>& ready) {
-  return [&ready](size_t i, size_t) DEQUANT_LAMBDA {
+HWY_INLINE auto ValuesOfBatch(const uint8_t* blocks, const Ready<B>& ready) {
+  return [blocks, &ready](size_t i, size_t) DEQUANT_LAMBDA {
     if constexpr (kByOffset<B, Sink>) {
       return Formula(ready.scale[i][0], ready.offset[i]);
     } else {
-      return Formula(ready.scale[i][0]);
+      return Unpack<B>::Value(BlockAt<B>(blocks, i), ready.scale[i][0]);
     }
   };
 }
@@ -734,7 +734,7 @@ HWY_INLINE void RunShort(const uint8_t* HWY_RESTRICT src, size_t batches,
     if constexpr (kPipelined<B, To>) {
       To sink(dst);
       const auto rows = RowsOfBatch<B, To>(src);
-      const auto value = ValueInBatch<B, To>(*now);
+      const auto value = ValuesOfBatch<B, To>(src, *now);
       if (!more) return sink.EightRows(rows, value, ahead, NoRows());
       sink.EightRows(rows, value, ahead, RowsOfBatch<B, To>(src + kBytes));
     } else {
