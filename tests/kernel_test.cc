@@ -93,6 +93,25 @@ TEST_P(KernelTest, HostileBlocksFarIntoACall) {
   ASSERT_EQ(FirstDifference(want, got), -1) << "streamed";
 }
 
+// Some kernels are for scales above 0 only, and leave what is behind another to
+// those for any scale.
+TEST_P(KernelTest, UnusualScalesFarIntoACall) {
+  const size_t blocks = 1100;
+  const auto positive = MakeBlocks(format(), Pattern::kPositive, blocks, 8);
+  for (const uint16_t half : {0x0000, 0x8000, 0x9234, 0x7BFF, 0xFC00}) {
+    for (size_t i : {size_t{0}, size_t{511}, size_t{512}, size_t{1027}}) {
+      auto src = positive;
+      for (const ScaleField& field : format().scales) {
+        SetScale(field, half, src.data() + i * block_bytes());
+      }
+      const auto want = Expected(format(), out(), src);
+      std::vector<uint8_t> got(want.size(), 0xAA);
+      ASSERT_EQ(Call(src.data(), got.data(), blocks, 1), Status::kOk);
+      ASSERT_EQ(FirstDifference(want, got), -1) << half << " in block " << i;
+    }
+  }
+}
+
 // Exactly the given bytes are read and written: both buffers end at a page that
 // can't be touched, or start behind one; the source is read-only; the gaps
 // beside the destination keep their bytes. Kernels that stream do the same.

@@ -29,6 +29,8 @@ std::string_view Name(Pattern p) {
       return "finite";
     case Pattern::kUsual:
       return "usual";
+    case Pattern::kPositive:
+      return "positive";
     case Pattern::kHostile:
       return "hostile";
   }
@@ -82,6 +84,9 @@ std::vector<uint8_t> MakeBlocks(const Format& format, Pattern pattern,
         half = static_cast<uint16_t>(random());
         half =
             static_cast<uint16_t>((half & 0x8000) | (half & 0x7FFF) % 0x2400);
+      }
+      if (pattern == Pattern::kPositive) {
+        half = static_cast<uint16_t>(1 + random() % 0x7BFF);
       }
       SetScale(field, half, bytes.data() + i * size);
     }

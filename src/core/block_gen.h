@@ -12,16 +12,17 @@
 namespace dequant {
 
 enum class Pattern {
-  kRandom,   ///< any bytes
-  kZeros,    ///< all bits 0
-  kOnes,     ///< all bits 1
-  kFinite,   ///< random codes, every scale field finite
-  kUsual,    ///< random codes, scales below 2^-6 as models have them
-  kHostile,  ///< random codes; scale fields NaN, Inf, subnormal, -0, largest
+  kRandom,    ///< any bytes
+  kZeros,     ///< all bits 0
+  kOnes,      ///< all bits 1
+  kFinite,    ///< random codes, every scale field finite
+  kUsual,     ///< random codes, scales below 2^-6 as models have them
+  kPositive,  ///< random codes, every scale field finite and above 0
+  kHostile,   ///< random codes; scale fields NaN, Inf, subnormal, -0, largest
 };
-inline constexpr Pattern kPatterns[] = {Pattern::kRandom, Pattern::kZeros,
-                                        Pattern::kOnes,   Pattern::kFinite,
-                                        Pattern::kUsual,  Pattern::kHostile};
+inline constexpr Pattern kPatterns[] = {
+    Pattern::kRandom, Pattern::kZeros,    Pattern::kOnes,   Pattern::kFinite,
+    Pattern::kUsual,  Pattern::kPositive, Pattern::kHostile};
 std::string_view Name(Pattern p);
 
 /// Writes the half `bits` into a scale field of `block` (as the F32 of the same
