@@ -345,8 +345,8 @@ struct ByteRow {
   const int8_t* p;
 };
 
-// The same, of which the sink takes each as a float, kByteOffset more than it
-// is, if it takes that.
+// The same, which a sink may take as floats that are kByteOffset more: see its
+// kTakesOffsetBytes.
 struct OffsetByteRow {
   const int8_t* p;
 };

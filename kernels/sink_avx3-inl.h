@@ -203,8 +203,8 @@ HWY_INLINE __mmask16 LoadMask16(const uint8_t* p) {
 #endif
 }
 
-// Which bytes make a lane of 32 bits of a row of OffsetByteRow: nothing, the
-// code, nothing, the byte that is behind the row.
+// Which bytes make a 32-bit lane of an OffsetByteRow: nothing, the code,
+// nothing, and the byte that is put behind the row.
 template <bool kUpper>
 struct OffsetByteLanes {
   alignas(64) uint8_t byte[64];
@@ -218,7 +218,7 @@ struct OffsetByteLanes {
 };
 template <bool kUpper>
 inline constexpr OffsetByteLanes<kUpper> kOffsetByteLanes;
-// What makes them of a row: its bytes from 0 on, and what is behind it.
+// What codes are XORed with to be q + 128, and what is put behind them.
 struct OffsetBytes {
   alignas(64) uint8_t bits[64];
   constexpr OffsetBytes() : bits{} {
@@ -265,11 +265,11 @@ class Sink {
 
   HWY_INLINE explicit Sink(uint8_t* to) : to_(to) {}
 
-  // Whether EightRows takes an OffsetByteRow: with bits 8 to 15 of a lane, and
-  // 0x47 in its top byte, 2^15 + 128 + q is a float as it stands, which needs
-  // no conversion. Times a scale, less kByteOffset times the scale, it is q
-  // times the scale: both are exact, so nothing is rounded. But a 0 has no
-  // sign, so scales must be above 0.
+  // Whether EightRows takes an OffsetByteRow. A lane with q + 128 in bits 8 to
+  // 15 and 0x47 in its top byte is the float 2^15 + 128 + q as it stands, which
+  // needs no conversion. That times a scale, less kByteOffset times the scale,
+  // is q times the scale, rounded once: the latter product is exact. But a 0
+  // would be +0, so scales must be above 0.
   static constexpr bool kTakesOffsetBytes =
       HWY_TARGET == HWY_AVX3_ZEN4 && sizeof(T) == 2 && !kAnyScale;
 
@@ -473,7 +473,7 @@ class Sink {
   HWY_INLINE void PutFromTable(RowLanes q, U16x32 table) {
     StoreRow(LookedUp(q, table));
   }
-  // Codes below 32.
+  // Indices below 32.
   HWY_INLINE void PutSigned(RowCodes q, hn::Mask<decltype(drow)> minus,
                             U16x32 table) {
     if constexpr (HWY_TARGET == HWY_AVX3_ZEN4) {
@@ -1099,6 +1099,7 @@ class Sink {
   HWY_INLINE void PutOf4(Codes bytes, Floats four) {
     PutLanes(hn::ShiftRight<kFrom>(hn::PromoteTo(du32, bytes)), four);
   }
+  // The value of one vector, whose formula no other vector shares.
   template <class Value>
   HWY_INLINE static Floats Once(Value value, Floats q) {
     if constexpr (requires { value.Once(df, q); }) {

@@ -218,8 +218,8 @@ template <class Sink>
 constexpr int kCodesFrom = 0;
 #endif
 
-// Whether bytes are taken as floats with an offset, which scales must be above
-// 0 for: see kTakesOffsetBytes.
+// Whether the sink takes bytes as floats with an offset, for which scales must
+// be above 0.
 template <class B, class Sink>
 constexpr bool kByOffset = false;
 #if DEQUANT_HAS_VBMI
@@ -228,8 +228,8 @@ requires(kIsByteRow<B>) constexpr bool kByOffset<B, Sink> =
     Sink::kTakesOffsetBytes;
 #endif
 
-// Whether that is a way for usual scales, which leaves others to a kernel for
-// any scale.
+// Whether that is for usual scales only, so that others are left to a kernel
+// for any scale.
 template <class B, class Sink>
 constexpr bool kForUsualScales = kBySubnormals<B, Sink> || kByOffset<B, Sink>;
 
