@@ -469,11 +469,13 @@ template <class B>
 struct Ready {
   alignas(kLine) Scales<B> scale;
 };
+#if DEQUANT_HAS_VBMI
 template <class B>
 requires(kIsByteRow<B>) struct Ready<B> {
   alignas(kLine) Scales<B> scale;
   alignas(kLine) float offset[kBatch];  // if kByOffset
 };
+#endif
 template <class B>
 requires(kIsRow<B> && !kIsByteRow<B>) struct Ready<B> {
   alignas(kLine) Scales<B> scale;
