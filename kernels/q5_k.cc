@@ -70,12 +70,7 @@ struct Unpack<Q5_K> {
   template <class Sink>
   HWY_INLINE static void Read(const Q5_K& b, const float* scale, Header& h) {
     ScalesMinsK(b.scales, scale, h);
-    if constexpr (kCodesFirst<Sink>) {
-      const auto codes = [&](auto r) DEQUANT_LAMBDA {
-        return Codes<r()>(RowBytes{b.qs + r / 2 * 32}, RowBytes{b.qh});
-      };
-      StoreRows<Sink>(codes, h.codes);
-    }
+    if constexpr (kCodesFirst<Sink>) StoreRows<Sink>(Rows(b), h.codes);
   }
 
   template <class Sink>
@@ -83,11 +78,9 @@ struct Unpack<Q5_K> {
   HWY_INLINE static auto Value(const Header& h, size_t row, size_t) {
     return h.Value(row);
   }
-  template <class Sink>
   HWY_INLINE static auto Rows(const Q5_K& b) {
     return [&b](auto row) DEQUANT_LAMBDA {
-      return Codes<row()>(Sink::Bytes(b.qs + row() / 2 * 32),
-                          Sink::Bytes(b.qh));
+      return Codes<row()>(RowBytes{b.qs + row() / 2 * 32}, RowBytes{b.qh});
     };
   }
 

@@ -65,13 +65,7 @@ struct Unpack<Q6_K> {
   template <class Sink>
   HWY_INLINE static void Read(const Q6_K& b, float d, Header& h) {
     Scales16(LoadCodes(b.scales), d, h.scale);
-    if constexpr (kCodesFirst<Sink>) {
-      const auto codes = [&](auto r) DEQUANT_LAMBDA {
-        return Codes<r % 4>(RowBytes{b.ql + r / 4 * 64 + r % 2 * 32},
-                            RowBytes{b.qh + r / 4 * 32});
-      };
-      StoreRows<Sink>(codes, h.codes);
-    }
+    if constexpr (kCodesFirst<Sink>) StoreRows<Sink>(Rows(b), h.codes);
   }
 
   template <class Sink>
@@ -79,12 +73,11 @@ struct Unpack<Q6_K> {
   HWY_INLINE static auto Value(const Header& h, size_t row, size_t half) {
     return Formula(h.scale[2 * row + half]);
   }
-  template <class Sink>
   HWY_INLINE static auto Rows(const Q6_K& b) {
     return [&b](auto row) DEQUANT_LAMBDA {
       constexpr size_t kHalf = row() / 4;
-      return Codes<row() % 4>(Sink::Bytes(b.ql + 64 * kHalf + 32 * (row() % 2)),
-                              Sink::Bytes(b.qh + 32 * kHalf));
+      return Codes<row() % 4>(RowBytes{b.ql + 64 * kHalf + 32 * (row() % 2)},
+                              RowBytes{b.qh + 32 * kHalf});
     };
   }
 
@@ -95,22 +88,17 @@ struct Unpack<Q6_K> {
                              DEQUANT_LAMBDA { return Value(h, r, half); };
       PutStoredRows(h.codes, value, sink);
     } else {
-      Compute(b, h, sink);
+      EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
+        const auto ql0 = sink.Bytes(b.ql + 64 * half);
+        const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
+        const auto qh = sink.Bytes(b.qh + 32 * half);
+        const float* s = h.scale + 8 * half;
+        sink.Halves(Codes<0>(ql0, qh), s);
+        sink.Halves(Codes<1>(ql1, qh), s + 2);
+        sink.Halves(Codes<2>(ql0, qh), s + 4);
+        sink.Halves(Codes<3>(ql1, qh), s + 6);
+      });
     }
-  }
-
-  template <class Sink>
-  HWY_INLINE static void Compute(const Q6_K& b, const Header& h, Sink& sink) {
-    EachOf(kTimes<2>, [&](size_t half) DEQUANT_LAMBDA {
-      const auto ql0 = sink.Bytes(b.ql + 64 * half);
-      const auto ql1 = sink.Bytes(b.ql + 64 * half + 32);
-      const auto qh = sink.Bytes(b.qh + 32 * half);
-      const float* s = h.scale + 8 * half;
-      sink.Halves(Codes<0>(ql0, qh), s);
-      sink.Halves(Codes<1>(ql1, qh), s + 2);
-      sink.Halves(Codes<2>(ql0, qh), s + 4);
-      sink.Halves(Codes<3>(ql1, qh), s + 6);
-    });
   }
 
   // Elements 32 kRow to 32 kRow + 31 of a half.

@@ -54,14 +54,13 @@ struct Unpack<Q8_K> {
   HWY_INLINE static auto Value(const float* d, size_t, size_t) {
     return Formula(*d * kUnit);
   }
-  template <class Sink>
   HWY_INLINE static auto Rows(const Q8_K& b) {
     return [&b](size_t row) DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * row}; };
   }
 
   template <class Sink>
   HWY_INLINE static void Do(const Q8_K& b, float d, Sink& sink) {
-    const auto row = Rows<Sink>(b);
+    const auto row = Rows(b);
     EachOf(kTimes<8>,
            [&](size_t j) DEQUANT_LAMBDA { sink.Row(row(j), d * kUnit); });
   }

@@ -84,7 +84,6 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 // the sink may pipeline, with
 //   template <class Sink>
 //   static constexpr bool kPipelined = ...
-//   template <class Sink>
 //   static auto Rows(const B& block);  // codes(row), a constant
 //   static auto Value(const Header& header, size_t row, size_t half);
 // or, without a header, `const float* scale`; and, if two blocks share work
@@ -754,7 +753,7 @@ HWY_INLINE void RunRows(const uint8_t* HWY_RESTRICT src, size_t blocks,
   using B = typename K::Block;
   using To = SinkOf<K>;
   const auto rows = [](const uint8_t* block) DEQUANT_LAMBDA {
-    return Unpack<B>::template Rows<To>(BlockAt<B>(block, 0));
+    return Unpack<B>::Rows(BlockAt<B>(block, 0));
   };
   if (blocks == 0) return;
   auto ahead = To::BeginRows(rows(src));
