@@ -24,10 +24,14 @@ constexpr ByteScale kByteScales[] = {
     {"NVFP4", 4, 32},   // 3 mantissa bits: 2^-3 to 2^-1
 };
 
-// A positive half: of a short block from 2^-10 to 2^-5; of a super-block, whose
-// groups have codes of scales as well, from 2^-16 to 2^-11, a fifth subnormal.
+// Super-blocks with one scale.
+constexpr std::string_view kWithoutGroups[] = {"Q8_K", "TQ1_0", "TQ2_0"};
+
+// A positive half: of a block from 2^-10 to 2^-5; of a super-block whose groups
+// have codes of scales as well, from 2^-16 to 2^-11, a fifth subnormal.
 uint16_t UsualScale(const Format& format, std::mt19937_64& random) {
-  if (format.type.block_elements < 256) {
+  if (format.type.block_elements < 256 ||
+      std::ranges::count(kWithoutGroups, format.type.name) > 0) {
     return static_cast<uint16_t>(0x1400 + random() % 0x1400);
   }
   return static_cast<uint16_t>(0x0100 + random() % 0x0F00);

@@ -152,10 +152,12 @@ HWY_INLINE V BitsFrom(V v, const uint8_t* from) {
 // And one (VBMI) looks up 64 bytes in a table of 128, whatever their top bits
 // are. In one of 256 it takes two.
 using U8x64 = hn::Vec<hn::FixedTag<uint8_t, 64>>;
+HWY_INLINE U8x64 LookUp128(U8x64 lower, U8x64 upper, U8x64 index) {
+  return U8x64{_mm512_permutex2var_epi8(lower.raw, index.raw, upper.raw)};
+}
 HWY_INLINE U8x64 LookUp128(const uint8_t* table, U8x64 index) {
   const hn::FixedTag<uint8_t, 64> d;
-  return U8x64{_mm512_permutex2var_epi8(hn::Load(d, table).raw, index.raw,
-                                        hn::Load(d, table + 64).raw)};
+  return LookUp128(hn::Load(d, table), hn::Load(d, table + 64), index);
 }
 HWY_INLINE U8x64 LookUp256(const uint8_t* table, U8x64 index) {
   const hn::FixedTag<int8_t, 64> d;

@@ -54,6 +54,7 @@ struct Unpack<Q8_K> {
   HWY_INLINE static auto Value(const float* d, size_t, size_t) {
     return Formula(*d * kUnit);
   }
+  static constexpr bool kByMagnitude = true;
   HWY_INLINE static auto Rows(const Q8_K& b) {
     return [&b](size_t row) DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * row}; };
   }

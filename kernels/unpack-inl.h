@@ -227,10 +227,23 @@ requires(kIsByteRow<B>) constexpr bool kByOffset<B, Sink> =
     Sink::kTakesOffsetBytes;
 #endif
 
+// Whether it looks up the values of bytes, of which a block has fewer than
+// codes.
+template <class B, class Sink>
+constexpr bool kByMagnitude = false;
+#if HWY_TARGET <= HWY_AVX3
+template <class B, class Sink>
+requires requires { Unpack<B>::kByMagnitude; }
+constexpr bool kByMagnitude<B, Sink> = Sink::kLooksUpMagnitudes;
+#endif
+
 // Whether that is for usual scales only, so that others are left to a kernel
 // for any scale.
 template <class B, class Sink>
 constexpr bool kForUsualScales = kBySubnormals<B, Sink> || kByOffset<B, Sink>;
+template <class B, class Sink>
+requires(kByMagnitude<B, Sink>) constexpr bool kForUsualScales<B, Sink> =
+    Sink::kHalvesMagnitudes;
 
 // What the first scale comes times, if it is an F16; of subnormals, in two
 // steps.
@@ -782,6 +795,67 @@ HWY_INLINE void RunRows(const uint8_t* HWY_RESTRICT src, size_t blocks,
   }
 }
 
+#if DEQUANT_HAS_VBMI
+// Super-blocks of four times two rows, by magnitude. While two rows are stored,
+// the next two are looked up, indices are made for the two after them, and one
+// of four steps is done for the values of the next block.
+template <class K>
+HWY_INLINE void RunMagnitudes(const uint8_t* HWY_RESTRICT src, size_t blocks,
+                              uint8_t* HWY_RESTRICT dst, Finite& finite) {
+  using B = typename K::Block;
+  using To = SinkOf<K>;
+  static_assert(B::kElements == 4 * 64);
+  if (blocks == 0) return;
+  const uint8_t* const last = src + (blocks - 1) * sizeof(B);
+  const auto after = [last](const uint8_t* block) DEQUANT_LAMBDA {
+    return block + (block != last) * sizeof(B);  // or the last one once more
+  };
+  const auto scale_of = [](const uint8_t* block) DEQUANT_LAMBDA {
+    return Load32(block + B::kScales[0].offset);
+  };
+  const auto indices = [](const uint8_t* block, size_t i,
+                          const auto& scale) DEQUANT_LAMBDA {
+    const auto rows = Unpack<B>::Rows(BlockAt<B>(block, 0));
+    return To::IndicesOf(rows(2 * i).p, scale);
+  };
+  using Scale = typename To::MagnitudeScale;
+  Scale scale(scale_of(src)), next_scale(scale_of(after(src)));
+  typename To::MagnitudesToMake table;
+  ForEach(kTimes<4>,
+          [&](auto step) DEQUANT_LAMBDA { table.template Do<step()>(scale); });
+  auto values = table.Made();
+  auto now = indices(src, 0, scale), next = indices(src, 1, scale);
+  typename To::BytesOfRows rows;
+  To sink(dst);
+  const uint8_t* const first = src;
+  for (bool more = true; more;) {
+    if constexpr (K::kStream) PrefetchAhead(src, sizeof(B));
+    finite.Expect(To::TakesMagnitudes(scale_of(src)));
+    more = src != last;
+    const uint8_t* const block = src;
+    src = after(src);
+    StayInMemory(next_scale);
+    ForEach(kTimes<4>, [&](auto i) DEQUANT_LAMBDA {
+      const auto looked_up = To::LookedUp(now, values);
+      table.template Do<i()>(next_scale);
+      now = next;
+      if constexpr (i < 2) {
+        next = indices(block, i + 2, scale);
+      } else {
+        next = indices(src, i - 2, next_scale);
+      }
+      if (i > 0 || block != first) sink.PutRows(rows);
+      rows = looked_up;
+      KeepOrder();
+    });
+    values = table.Made();
+    scale = next_scale;
+    next_scale = Scale(scale_of(after(src)));
+  }
+  sink.PutRows(rows);
+}
+#endif
+
 // Whether headers of a batch are read between the codes of the one before.
 template <class B, class Sink>
 constexpr bool kHeadersBetween = false;
@@ -900,6 +974,12 @@ HWY_INLINE Finite RunFinite(const uint8_t* HWY_RESTRICT src, size_t blocks,
                             uint8_t* HWY_RESTRICT dst) {
   using B = typename K::Block;
   Finite finite;
+#if DEQUANT_HAS_VBMI
+  if constexpr (kByMagnitude<B, SinkOf<K>>) {
+    RunMagnitudes<K>(src, blocks, dst, finite);
+    return finite;
+  }
+#endif
   if constexpr (kMakes<B, SinkOf<K>>) {
     if (blocks > 0) RunOneAhead<K>(src, blocks, dst, finite, Fields<B>());
     return finite;
@@ -983,7 +1063,7 @@ void Run(const uint8_t* HWY_RESTRICT src, size_t blocks,
   using B = typename K::Block;
   // So many are run before it is asked whether all were finite.
   constexpr size_t kAtOnce =
-      kForUsualScales<B, SinkOf<K>> ? 16384 / B::kElements : 4096;
+      kForUsualScales<B, SinkOf<K>> ? 32768 / B::kElements : 4096;
   if constexpr (B::kElements == 1) {
     Unpack<B>::template All<typename K::Value, K::kStream>(src, blocks, dst);
   } else if constexpr (kForUsualScales<B, SinkOf<K>>) {

@@ -31,6 +31,8 @@ std::string_view Name(Pattern p) {
       return "usual";
     case Pattern::kPositive:
       return "positive";
+    case Pattern::kNormal:
+      return "normal";
     case Pattern::kHostile:
       return "hostile";
   }
@@ -87,6 +89,11 @@ std::vector<uint8_t> MakeBlocks(const Format& format, Pattern pattern,
       }
       if (pattern == Pattern::kPositive) {
         half = static_cast<uint16_t>(1 + random() % 0x7BFF);
+      }
+      if (pattern == Pattern::kNormal) {
+        half = static_cast<uint16_t>(random());
+        half = static_cast<uint16_t>((half & 0x8000) |
+                                     (0x0400 + (half & 0x7FFF) % 0x2800));
       }
       SetScale(field, half, bytes.data() + i * size);
     }

@@ -18,11 +18,12 @@ enum class Pattern {
   kFinite,    ///< random codes, every scale field finite
   kUsual,     ///< random codes, scales below 2^-6 as models have them
   kPositive,  ///< random codes, every scale field finite and above 0
+  kNormal,    ///< random codes, scales that are normal and below 2^-4
   kHostile,   ///< random codes; scale fields NaN, Inf, subnormal, -0, largest
 };
 inline constexpr Pattern kPatterns[] = {
     Pattern::kRandom, Pattern::kZeros,    Pattern::kOnes,   Pattern::kFinite,
-    Pattern::kUsual,  Pattern::kPositive, Pattern::kHostile};
+    Pattern::kUsual,  Pattern::kPositive, Pattern::kNormal, Pattern::kHostile};
 std::string_view Name(Pattern p);
 
 /// Writes the half `bits` into a scale field of `block` (as the F32 of the same
