@@ -483,26 +483,34 @@ HWY_INLINE void MakeAhead(const Make& make, const Use& use) {
   });
 }
 
+// How many of rows that are such the sink makes ready at once, and those of
+// them that are i-th.
+template <class Sink, class Rows>
+constexpr size_t kMadeAtOnce = 1;
+template <class Sink, class Rows>
+requires requires(const Rows& rows) { Sink::MadeReady(rows(0), rows(1)); }
+constexpr size_t kMadeAtOnce<Sink, Rows> = 2;
+template <class Sink, class Rows>
+HWY_INLINE auto MadeReady(const Rows& rows, size_t i) {
+  if constexpr (kMadeAtOnce<Sink, Rows> == 2) {
+    return Sink::MadeReady(rows(2 * i), rows(2 * i + 1));
+  } else {
+    return Sink::MadeReady(rows(i));
+  }
+}
+
 // rows(0) to rows(n - 1), which are such. They are made ready some tables
-// ahead, one or two rows at a time.
+// ahead.
 template <size_t n, class Rows, class Sink>
 HWY_INLINE void PutNibbles(const Rows& rows, Sink& sink) {
   if constexpr (Sink::kTablesAhead > 0) {
-    constexpr bool kPairs = requires { Sink::MadeReady(rows(0), rows(1)); };
-    const auto made = [&](size_t i) DEQUANT_LAMBDA {
-      if constexpr (kPairs) {
-        return Sink::MadeReady(rows(2 * i), rows(2 * i + 1));
-      } else {
-        return Sink::MadeReady(rows(i));
-      }
-    };
-    using Ready = decltype(made(0));
-    constexpr size_t kTimesMade = kPairs ? n / 2 : n;
+    using Ready = decltype(MadeReady<Sink>(rows, 0));
+    constexpr size_t kTimesMade = n / kMadeAtOnce<Sink, Rows>;
     constexpr size_t kAhead = Sink::kTablesAhead / Ready::kTables;
-    static_assert(!kPairs || n % 2 == 0);
+    static_assert(n % kMadeAtOnce<Sink, Rows> == 0);
     Ready ready[kTimesMade];
     MakeAhead<kTimesMade, kAhead, Sink::kTablesApart>(
-        [&](auto i) DEQUANT_LAMBDA { ready[i()] = made(i()); },
+        [&](auto i) DEQUANT_LAMBDA { ready[i()] = MadeReady<Sink>(rows, i()); },
         [&](auto i) DEQUANT_LAMBDA { sink.Put(ready[i()]); });
   } else {
     EachOf(kTimes<n>, [&](size_t i) DEQUANT_LAMBDA { sink.Nibbles(rows(i)); });
