@@ -86,8 +86,10 @@ HWY_INLINE void Scales8(I8x16 codes, float d, float* HWY_RESTRICT scales) {
 //   static constexpr bool kPipelined = ...
 //   static auto Rows(const B& block);  // codes(row), a constant
 //   static auto Value(const Header& header, size_t row, size_t half);
-// or, without a header, `const float* scale`; and, if two blocks share work
-// where the sink says so, with
+// or, without a header, `const float* scale`; and, if these rows are signed
+// bytes with one F32 scale, the values of which the sink may look up, with
+//   static constexpr bool kByMagnitude = true;
+// and, if two blocks share work where the sink says so, with
 //   template <class Sink>
 //   static constexpr bool kTwoAtOnce = ...
 //   template <class Sink>
@@ -694,7 +696,7 @@ class EarlyFields {
 
  private:
   static constexpr hn::FixedTag<uint64_t, 2> du64_{};
-  hn::Vec<hn::FixedTag<uint64_t, 2>> word_[kF16Words<B>];
+  hn::Vec<hn::FixedTag<uint64_t, 2>> word_[HWY_MAX(kF16Words<B>, size_t{1})];
 };
 #else
 template <class B, class Sink>
@@ -810,8 +812,8 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
   ForEach(kTimes<n>,
           [&](auto i) DEQUANT_LAMBDA { made[i] = MadeReady<To>(first, i); });
   // Half of them are put, then as many made ready, if there are more. (One by
-  // one, with a last turn of its own, or with one more than there are: 4 to 10
-  // % slower, or rows of 3072 elements 2 to 6 %.)
+  // one, and a last turn of its own: up to a tenth slower, as GCC copies what
+  // is ready; one turn more than there are: rows of 3072 elements 2 to 6 %.)
   constexpr size_t kHalf = n / 2;
   for (To sink(dst);;) {
     const bool more = --batches > 0;
