@@ -480,24 +480,20 @@ class Sink {
    public:
     template <int kStep>
     HWY_INLINE void Do(const MagnitudeScale& scale) {
-      constexpr size_t kWords = kHalvesMagnitudes ? 2 : 4;
+      constexpr auto kAll = kTimes<kWords>;
+      constexpr auto kHalf = kTimes<kWords / 2>;
       if constexpr (kStep == 0) {
-        ForEach(kTimes<kWords>, [&](auto i) DEQUANT_LAMBDA {
-          Multiply<128 - 32 * kWords, i()>(scale);
-        });
+        ForEach(kAll, [&](auto i) DEQUANT_LAMBDA { Multiply<i()>(scale); });
       } else if constexpr (kStep == 1) {
-        ForEach(kTimes<kWords / 2>,
-                [&](auto i) DEQUANT_LAMBDA { Narrow<i()>(); });
-        ForEach(kTimes<kWords>, [&](auto i) DEQUANT_LAMBDA {
-          Multiply<128 - 32 * kWords, kWords + i()>(scale);
-        });
+        ForEach(kHalf, [&](auto i) DEQUANT_LAMBDA { Narrow<i()>(); });
+        ForEach(kAll,
+                [&](auto i) DEQUANT_LAMBDA { Multiply<kAll + i()>(scale); });
       } else if constexpr (kStep == 2) {
         if constexpr (!kHalvesMagnitudes) {
           made_.low[0] = Bytes<0>(kBytesOfWords<false>);
           made_.high[0] = Bytes<0>(kBytesOfWords<true>);
         }
-        ForEach(kTimes<kWords / 2>,
-                [&](auto i) DEQUANT_LAMBDA { Narrow<kWords / 2 + i()>(); });
+        ForEach(kHalf, [&](auto i) DEQUANT_LAMBDA { Narrow<kHalf + i()>(); });
       } else {
         made_.low[1] = Bytes<kWords - 2>(kBytesOfWords<false>);
         made_.high[1] = Bytes<kWords - 2>(kBytesOfWords<true>);
@@ -511,10 +507,14 @@ class Sink {
     HWY_INLINE const Magnitudes& Made() const { return made_; }
 
    private:
-    template <size_t kFrom, size_t i>
+    // Vectors of 32 values; those of F16 are of 64 to 127.
+    static constexpr size_t kWords = kHalvesMagnitudes ? 2 : 4;
+
+    template <size_t i>
     HWY_INLINE void Multiply(const MagnitudeScale& scale) {
+      const float* of = kMagnitudes128.of + 128 - 32 * kWords + 16 * i;
       const auto d = hn::BitCast(df, hn::Set(du32, scale.magnitude));
-      floats_[i] = hn::Mul(d, hn::Load(df, kMagnitudes128.of + kFrom + 16 * i));
+      floats_[i] = hn::Mul(d, hn::Load(df, of));
     }
     template <size_t i>
     HWY_INLINE void Narrow() {
@@ -527,8 +527,8 @@ class Sink {
                        hn::Load(dbytes, at.byte));
     }
 
-    Floats floats_[8];
-    U16x32 words_[4];
+    Floats floats_[2 * kWords];
+    U16x32 words_[kWords];
     Magnitudes made_;
   };
 
