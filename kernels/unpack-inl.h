@@ -840,39 +840,64 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
   }
 }
 
-// Super-blocks of eight rows, pipelined.
+// Super-blocks of eight rows, pipelined. Headers of the next batch are read
+// between its blocks, unless those come from memory.
 template <class K>
 HWY_INLINE void RunRows(const uint8_t* HWY_RESTRICT src, size_t blocks,
                         uint8_t* HWY_RESTRICT dst, Finite& finite) {
   using B = typename K::Block;
   using To = SinkOf<K>;
+  constexpr size_t kMost = kBatchOf<K>;
+  constexpr bool kHasHeader = requires { typename Unpack<B>::Header; };
+  constexpr bool kBetween = kHasHeader && !K::kStream;
   const auto rows = [](const uint8_t* block) DEQUANT_LAMBDA {
     return Unpack<B>::Rows(BlockAt<B>(block, 0));
   };
   if (blocks == 0) return;
   auto ahead = To::BeginRows(rows(src));
   const uint8_t* const last = src + (blocks - 1) * sizeof(B);
+  Ready<B> ready[kBetween ? 2 : 1];
+  Ready<B>* now = ready;
+  Ready<B>* next = ready + kBetween;
+  size_t n = HWY_MIN(blocks, kMost);
+  if constexpr (kBetween) MakeReadyFor<K>(src, n, *now, finite);
   while (true) {
-    const size_t n = HWY_MIN(blocks, kBatchOf<K>);
-    Ready<B> ready;
-    MakeReadyFor<K>(src, n, ready, finite);
+    blocks -= n;
+    const uint8_t* const after = src + n * sizeof(B);
+    const size_t n_after = HWY_MIN(blocks, kMost);
+    const bool between = kBetween && n_after == kMost;
+    [[maybe_unused]] Scales<B> scale;
+    if constexpr (!kBetween) {
+      MakeReadyFor<K>(src, n, *now, finite);
+    } else if (between) {
+      ReadScales<B, To>(after, kMost, scale, finite, Fields<B>());
+    } else {
+      MakeReadyFor<K>(after, n_after, *next, finite);
+    }
     for (size_t i = 0; i < n; ++i, dst += kOutBytes<K>) {
+      if constexpr (kBetween) {
+        if (between) {
+          ReadHeader<To>(BlockAt<B>(after, i), scale[i], next->header[i],
+                         Fields<B>());
+        }
+      }
       const auto value = [&](size_t row, size_t half) DEQUANT_LAMBDA {
-        if constexpr (requires { ready.header; }) {
-          return Unpack<B>::Value(ready.header[i], row, half);
+        if constexpr (kHasHeader) {
+          return Unpack<B>::Value(now->header[i], row, half);
         } else {
-          return Unpack<B>::Value(ready.scale[i], row, half);
+          return Unpack<B>::Value(now->scale[i], row, half);
         }
       };
       To sink(dst);
       if (src == last) {
         return sink.EightRows(rows(src), value, ahead, NoRows());
       }
-      const uint8_t* next = src + sizeof(B);
-      sink.EightRows(rows(src), value, ahead, rows(next));
-      src = next;
+      const uint8_t* block = src;
+      src += sizeof(B);
+      sink.EightRows(rows(block), value, ahead, rows(src));
     }
-    blocks -= n;
+    n = n_after;
+    if constexpr (kBetween) std::swap(now, next);
   }
 }
 
