@@ -49,12 +49,12 @@ struct Unpack<Q8_K> {
     return bits == 0 || (bits >= 25u << 23 && bits < 231u << 23);
   }
 
+  static constexpr bool kByMagnitude = true;
   template <class Sink>
   static constexpr bool kPipelined = Sink::kPipelines;
   HWY_INLINE static auto Value(const float* d, size_t, size_t) {
     return Formula(*d * kUnit);
   }
-  static constexpr bool kByMagnitude = true;
   HWY_INLINE static auto Rows(const Q8_K& b) {
     return [&b](size_t row) DEQUANT_LAMBDA { return ByteRow{b.qs + 32 * row}; };
   }

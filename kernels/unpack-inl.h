@@ -713,6 +713,12 @@ constexpr bool kRunsShort =
                                HWY_TARGET <= HWY_AVX2 && kHasF16Fields<B> &&
                                !requires { typename Unpack<B>::Header; }));
 
+// What is behind a block or batch of so many bytes, or the last one once more.
+HWY_INLINE const uint8_t* After(const uint8_t* at, const uint8_t* last,
+                                size_t bytes) {
+  return at + (at != last) * bytes;
+}
+
 // At least one whole batch of short blocks. One is made ready before the codes
 // of another: these would wait for their scales, and what comes behind them in
 // the CPU's queue waits as well.
@@ -780,9 +786,6 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
   using To = SinkOf<K>;
   constexpr size_t kBytes = kBatch * sizeof(B);
   const uint8_t* const last = src + (batches - 1) * kBytes;
-  const auto after = [last](const uint8_t* batch) DEQUANT_LAMBDA {
-    return batch + (batch != last) * kBytes;  // or the last one once more
-  };
   const auto rows_of = [](const uint8_t* batch,
                           const Ready<B>& ready) DEQUANT_LAMBDA {
     return [batch, &ready](size_t i) DEQUANT_LAMBDA {
@@ -793,18 +796,21 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
   const auto prefetch = [](const uint8_t* batch) DEQUANT_LAMBDA {
     if constexpr (K::kStream) PrefetchAhead(batch, kBytes);
   };
-  prefetch(src);
   Ready<B> ready[2];
   Ready<B>* now = ready;
   Ready<B>* next = ready + 1;
   EarlyFields<B, To> fields;
-  fields.Read(src, finite);
+  const auto read = [&](const uint8_t* batch) DEQUANT_LAMBDA {
+    prefetch(batch);
+    fields.Read(batch, finite);
+  };
+  read(src);
   fields.Convert(*now);
-  const uint8_t* to_make = after(src);
-  fields.Read(to_make, finite);
+  const uint8_t* to_make = After(src, last, kBytes);
+  read(to_make);
   fields.Convert(*next);
-  const uint8_t* to_read = after(to_make);
-  fields.Read(to_read, finite);
+  const uint8_t* to_read = After(to_make, last, kBytes);
+  read(to_read);
 
   const auto first = rows_of(src, *now);
   constexpr size_t n = kBatch / kMadeAtOnce<To, decltype(first)>;
@@ -818,7 +824,7 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
   for (To sink(dst);;) {
     const bool more = --batches > 0;
     fields.Convert(*now);
-    to_read = after(to_read);
+    to_read = After(to_read, last, kBytes);
     prefetch(to_read);
     const auto rows = rows_of(to_make, *next);
     ForEach(kTimes<2>, [&](auto half) DEQUANT_LAMBDA {
@@ -835,7 +841,7 @@ HWY_INLINE void RunNibbles(const uint8_t* HWY_RESTRICT src, size_t batches,
       });
     });
     if (!more) return;
-    to_make = after(to_make);
+    to_make = After(to_make, last, kBytes);
     std::swap(now, next);
   }
 }
@@ -921,9 +927,6 @@ HWY_INLINE void RunMagnitudes(const uint8_t* HWY_RESTRICT src, size_t blocks,
   static_assert(B::kElements == 4 * 64);
   if (blocks == 0) return;
   const uint8_t* const last = src + (blocks - 1) * sizeof(B);
-  const auto after = [last](const uint8_t* block) DEQUANT_LAMBDA {
-    return block + (block != last) * sizeof(B);  // or the last one once more
-  };
   const auto scale_of = [](const uint8_t* block) DEQUANT_LAMBDA {
     return Load32(block + B::kScales[0].offset);
   };
@@ -933,7 +936,7 @@ HWY_INLINE void RunMagnitudes(const uint8_t* HWY_RESTRICT src, size_t blocks,
     return To::IndicesOf(rows(2 * i).p, scale);
   };
   using Scale = typename To::MagnitudeScale;
-  Scale scale(scale_of(src)), next_scale(scale_of(after(src)));
+  Scale scale(scale_of(src)), next_scale(scale_of(After(src, last, sizeof(B))));
   typename To::MagnitudesToMake table;
   ForEach(kTimes<4>,
           [&](auto step) DEQUANT_LAMBDA { table.template Do<step()>(scale); });
@@ -947,7 +950,7 @@ HWY_INLINE void RunMagnitudes(const uint8_t* HWY_RESTRICT src, size_t blocks,
     finite.Expect(To::TakesMagnitudes(scale_of(src)));
     more = src != last;
     const uint8_t* const block = src;
-    src = after(src);
+    src = After(src, last, sizeof(B));
     StayInMemory(next_scale);
     ForEach(kTimes<4>, [&](auto i) DEQUANT_LAMBDA {
       const auto looked_up = To::LookedUp(now, values);
@@ -964,7 +967,7 @@ HWY_INLINE void RunMagnitudes(const uint8_t* HWY_RESTRICT src, size_t blocks,
     });
     values = table.Made();
     scale = next_scale;
-    next_scale = Scale(scale_of(after(src)));
+    next_scale = Scale(scale_of(After(src, last, sizeof(B))));
   }
   sink.PutRows(rows);
 }
@@ -1051,12 +1054,9 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
                               BlockAt<B>(block, 0), begun, of[kIndex]...);
                         };
   const uint8_t* const last = src + (blocks - 1) * sizeof(B);
-  const auto after = [last](const uint8_t* block) DEQUANT_LAMBDA {
-    return block + (block != last) * sizeof(B);  // or the last one once more
-  };
   ReadScales<B, To>(src, HWY_MIN(blocks, kBatch), now, finite, fields);
   auto made = make(src, begin(src), now[0]);
-  const uint8_t* ahead = after(src);
+  const uint8_t* ahead = After(src, last, sizeof(B));
   auto begun = begin(ahead);
   while (true) {
     const size_t n = HWY_MIN(blocks, kBatch);
@@ -1069,7 +1069,7 @@ HWY_INLINE void RunOneAhead(const uint8_t* HWY_RESTRICT src, size_t blocks,
     for (size_t i = 0; i < n; ++i) {
       if constexpr (K::kStream) PrefetchAhead(src, sizeof(B));
       const auto next_made = make(ahead, begun, now[i + (ahead != src)]);
-      ahead = after(ahead);
+      ahead = After(ahead, last, sizeof(B));
       begun = begin(ahead);
       To sink(dst);
       Unpack<B>::Do(BlockAt<B>(src, 0), made, sink);

@@ -103,7 +103,7 @@ TEST_P(KernelTest, UnusualScalesFarIntoACall) {
     std::vector<uint8_t> got(want_usual.size());
     for (const uint16_t half :
          {0x0000, 0x8000, 0x03FF, 0x9234, 0x5BFF, 0x5C00, 0x7BFF, 0xFC00}) {
-      for (size_t i : {0, 127, 128, 1023, 1024, 1099}) {
+      for (size_t i : {0, 127, 128, 511, 512, 1023, 1024, 1027, 1099}) {
         auto src = usual;
         const auto block =
             std::span(src).subspan(i * block_bytes(), block_bytes());
